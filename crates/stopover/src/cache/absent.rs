@@ -1,0 +1,45 @@
+//! What a registry said, a moment ago, that it does not have; believed for seconds only, so that a storm of requests
+//! for what is not there reaches the registry as a trickle.
+
+use std::{sync::Arc, time::Instant};
+
+use oci::RepositoryName;
+use quick_cache::sync::Cache as Memory;
+
+use crate::{
+    clock::Clock,
+    source::{Origin, SourceError, SourceErrorKind},
+};
+
+/// Absences remembered.
+const REMEMBERED_MAX: usize = 10_000;
+
+pub(super) struct Absent {
+    known: Memory<(RepositoryName, Arc<str>), (Instant, Arc<SourceError>)>,
+    clock: Clock,
+}
+
+impl Absent {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { known: Memory::new(REMEMBERED_MAX), clock }
+    }
+
+    /// Returns what the registry said of this tag or digest, if that was a moment ago.
+    pub(super) fn find(&self, origin: &Origin, what: &str) -> Option<Arc<SourceError>> {
+        let key = (origin.tree_name.clone(), Arc::from(what));
+        let (since, error) = self.known.get(&key)?;
+        if self.clock.now().saturating_duration_since(since) < origin.freshness.absent_ttl {
+            return Some(error);
+        }
+        self.known.remove(&key);
+        None
+    }
+
+    /// Remembers the error if it says that there is no such thing.
+    pub(super) fn note(&self, origin: &Origin, what: &str, error: &Arc<SourceError>) {
+        if error.kind == SourceErrorKind::NotFound {
+            let key = (origin.tree_name.clone(), Arc::from(what));
+            self.known.insert(key, (self.clock.now(), Arc::clone(error)));
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A fill: a file that fills up, and whoever wants the blob follows it.
+//!
+//! One detached task per digest owns the file and publishes which parts of it are there; followers read those at their
+//! own pace. The disk is the meeting place, never a channel of chunks, so a slow client costs no memory and a late one
+//! starts at the first byte. The task takes up a broken transfer where it stands, verifies the whole, and only then
+//! hands the file to the store. When all followers have left it goes on if that is cheap, else it stops and keeps its
+//! part for the next.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use oci::Digest;
+use tokio::sync::watch;
+
+use super::{
+    Cache, Error,
+    progress::{End, Progress, Ranges},
+};
+use crate::{
+    metrics::Under,
+    source::{Origin, SourceError, SourceErrorKind},
+    store::Spool,
+};
+
+mod ahead;
+mod filler;
+
+pub(super) use ahead::AHEAD_BYTES_MIN;
+use filler::Filler;
+
+/// The last bytes of a blob, which followers get only when the whole was found right.
+pub(super) const TAIL_BYTES: u64 = 64 << 10;
+/// How long a fill goes on for a follower to come back.
+const ABANDONED_GRACE: Duration = Duration::from_secs(30);
+/// A fill with less than this left goes on without followers.
+const LITTLE_LEFT_BYTES: u64 = 64 << 20;
+/// How long a follower waits to learn a blob's size; containerd gives up after 30 s without a response's head.
+const SIZE_WAIT_MAX: Duration = Duration::from_secs(25);
+
+/// The fills under way, by digest.
+pub(super) struct Fills {
+    running: Mutex<HashMap<Digest, Arc<Fill>>>,
+}
+
+/// A blob on its way into the store.
+pub(super) struct Fill {
+    pub(super) digest: Digest,
+    /// On whose behalf the bytes are asked for.
+    pub(super) origin: Origin,
+    pub(super) progress: watch::Sender<Progress>,
+    followers: Mutex<Followers>,
+    claims: Mutex<ahead::Claims>,
+}
+
+struct Followers {
+    count: usize,
+    last_left: Instant,
+}
+
+impl Fills {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { running: Mutex::new(HashMap::new()) })
+    }
+
+    /// Returns the fill of this digest, begun now if there was none, with the caller as a follower; and whether it was
+    /// there.
+    pub(super) fn follow(self: &Arc<Self>, cache: &Cache, origin: &Origin, digest: &Digest) -> (Follower, bool) {
+        let mut running = self.lock();
+        if let Some(fill) = running.get(digest) {
+            return (Follower::of(fill), true);
+        }
+        let fill = Arc::new(Fill::new(origin.clone(), *digest));
+        running.insert(*digest, Arc::clone(&fill));
+        let follower = Follower::of(&fill);
+        drop(running);
+        let ending = Ending { fills: Arc::clone(self), fill: Arc::clone(&fill) };
+        let (cache, under_way) = (cache.clone(), Under::way(&cache.parts.metrics.fills));
+        let tasks = cache.parts.tasks.clone();
+        tasks.spawn(async move {
+            let _under_way = under_way;
+            let ending = ending;
+            Filler::new(cache, Arc::clone(&ending.fill)).run().await;
+        });
+        (follower, false)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the fill off the list when its task ends, however it ends, and lets nobody wait for it after.
+struct Ending {
+    fills: Arc<Fills>,
+    fill: Arc<Fill>,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.fills.lock().remove(&self.fill.digest);
+        self.fill.progress.send_if_modified(|progress| {
+            let lost = progress.end.is_none();
+            if lost {
+                progress.end = Some(End::Failed(Error::Internal("a fill was stopped")));
+            }
+            lost
+        });
+    }
+}
+
+impl Fill {
+    fn new(origin: Origin, digest: Digest) -> Self {
+        Self {
+            digest,
+            origin,
+            progress: watch::Sender::new(Progress::default()),
+            followers: Mutex::new(Followers { count: 0, last_left: Instant::now() }),
+            claims: Mutex::default(),
+        }
+    }
+
+    /// Returns the blob's size, once that is known; fails where the fill does.
+    pub(super) async fn size(&self) -> Result<u64, Error> {
+        let mut progress = self.progress.subscribe();
+        let known = progress.wait_for(|progress| progress.size.is_some() || progress.end.is_some());
+        let Ok(known) = tokio::time::timeout(SIZE_WAIT_MAX, known).await else {
+            return Err(Error::from(SourceError::new(
+                Arc::clone(&self.origin.registry),
+                SourceErrorKind::Timeout,
+                format!("blob {}: no answer within {SIZE_WAIT_MAX:?}", self.digest),
+            )));
+        };
+        let known = known.map_err(|_| Error::Internal("a fill was lost"))?;
+        match (&known.end, known.size) {
+            (Some(End::Failed(error)), _) => Err(error.clone()),
+            (_, Some(size)) => Ok(size),
+            (_, None) => Err(Error::Internal("a fill ended without a size")),
+        }
+    }
+
+    /// Returns whether the content turned out to be in the store when the fill was to begin.
+    pub(super) fn was_found(&self) -> bool {
+        matches!(self.progress.borrow().end, Some(End::Found))
+    }
+
+    /// Returns whether the disk took no more.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self.progress.borrow().end, Some(End::Passing { .. }))
+    }
+
+    fn publish(&self, start: u64, end: u64) {
+        self.progress.send_modify(|progress| progress.present.add(start, end));
+    }
+
+    fn end(&self, end: End) {
+        self.progress.send_modify(|progress| progress.end = Some(end));
+    }
+
+    /// Begins with a file that has its first `prefix` bytes already.
+    fn begin(&self, spool: &Spool, prefix: u64) {
+        self.lock_claims().begin(prefix);
+        self.progress.send_modify(|progress| {
+            progress.file = Some(Arc::clone(spool.file()));
+            progress.spool = Some(spool.clone());
+            progress.present = Ranges::prefix_of(prefix);
+        });
+    }
+
+    /// Returns whether nobody follows, has not for a while, and going on would not be cheap.
+    fn is_abandoned(&self, position: u64, size: Option<u64>) -> bool {
+        let followers = self.lock_followers();
+        if followers.count > 0 || followers.last_left.elapsed() < ABANDONED_GRACE {
+            return false;
+        }
+        size.is_none_or(|size| position < size / 2 && size - position > LITTLE_LEFT_BYTES)
+    }
+
+    fn lock_followers(&self) -> MutexGuard<'_, Followers> {
+        self.followers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a fill wanted as long as it lives.
+pub(super) struct Follower(Arc<Fill>);
+
+impl Follower {
+    fn of(fill: &Arc<Fill>) -> Self {
+        fill.lock_followers().count += 1;
+        Self(Arc::clone(fill))
+    }
+
+    pub(super) fn fill(&self) -> &Arc<Fill> {
+        &self.0
+    }
+}
+
+impl Clone for Follower {
+    fn clone(&self) -> Self {
+        Self::of(&self.0)
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut followers = self.0.lock_followers();
+        followers.count -= 1;
+        followers.last_left = Instant::now();
+    }
+}

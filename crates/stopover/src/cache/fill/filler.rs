@@ -1,0 +1,429 @@
+//! The task behind a fill: receives, writes, publishes, hashes; resumes, verifies, commits.
+//!
+//! While one batch is written and hashed on the blocking pool the next one is received, and no third one is held: that
+//! bounds a fill's memory to two batches.
+
+use std::{io, os::unix::fs::FileExt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, stream::BoxStream};
+use oci::Hasher;
+use tokio::task::JoinHandle;
+
+use super::{Fill, TAIL_BYTES};
+use crate::{
+    cache::{
+        Cache, Error,
+        manifest::logged,
+        progress::{End, Ranges},
+        retry::Retry,
+    },
+    index::Membership,
+    metrics::ContentType,
+    source::{SourceError, SourceErrorKind},
+    store::{Mismatch, Spool, Verified, hash_range},
+};
+
+/// Bytes written and hashed in one go, about.
+const BATCH_BYTES: usize = 256 << 10;
+/// Attempts at a blob too small for anybody to have seen a byte of a wrong one.
+const ATTEMPTS_MAX: u32 = 3;
+
+/// Why a transfer stopped before its end.
+enum Trouble {
+    Source(SourceError),
+    Disk(io::Error),
+    Abandoned,
+}
+
+impl From<SourceError> for Trouble {
+    fn from(error: SourceError) -> Self {
+        Self::Source(error)
+    }
+}
+
+impl From<io::Error> for Trouble {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// The write under way: gives the hasher back, and says whether the disk took the batch.
+type Writing = JoinHandle<(Hasher, io::Result<()>)>;
+
+pub(super) struct Filler {
+    cache: Cache,
+    fill: Arc<Fill>,
+    /// The size that the repository's manifests give.
+    expected_size: Option<u64>,
+    size: Option<u64>,
+    spool: Option<Spool>,
+    hasher: Option<Hasher>,
+    /// How many bytes were received, written or handed over to be written.
+    position: u64,
+    /// How many bytes the hasher has seen; behind `position` while a write is under way.
+    hashed: u64,
+    writing: Option<Writing>,
+    retry: Retry,
+}
+
+impl Filler {
+    pub(super) fn new(cache: Cache, fill: Arc<Fill>) -> Self {
+        let hasher = Some(Hasher::new(fill.digest.algorithm()));
+        Self {
+            cache,
+            fill,
+            expected_size: None,
+            size: None,
+            spool: None,
+            hasher,
+            position: 0,
+            hashed: 0,
+            writing: None,
+            retry: Retry::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        for attempt in 1.. {
+            match self.attempt().await {
+                Ok(None) => return,
+                Ok(Some(verified)) => return self.commit(verified).await,
+                Err(Stop::Mismatch(mismatch)) => {
+                    self.cache.parts.metrics.upstream_verification_failures.inc();
+                    let seen = self.size.is_none_or(|size| size > TAIL_BYTES);
+                    tracing::error!(
+                        digest = %mismatch.expected, found = %mismatch.found, registry = %self.fill.origin.registry,
+                        repository = %self.fill.origin.repository, attempt,
+                        "what came from the registry is not what its digest says; it is not cached"
+                    );
+                    mismatch.spool.discard();
+                    if seen || attempt >= ATTEMPTS_MAX {
+                        return self.fill.end(End::Failed(self.bad_answer("the content is not what its digest says")));
+                    }
+                    self.begin_anew();
+                }
+                Err(Stop::Failed(error)) => return self.stop(error).await,
+                Err(Stop::Disk(error)) => return self.pass(&error),
+            }
+        }
+    }
+
+    /// Fetches the blob; `None` where it turned out to be stored already.
+    async fn attempt(&mut self) -> Result<Option<Verified>, Stop> {
+        if self.look_again().await? {
+            return Ok(None);
+        }
+        self.make_spool().await?;
+        loop {
+            self.skip_present().await?;
+            if Some(self.position) == self.size {
+                break;
+            }
+            match self.receive().await {
+                Ok(()) => {}
+                Err(Trouble::Source(error)) => self.wait_after(error).await?,
+                Err(Trouble::Disk(error)) => return Err(Stop::Disk(error)),
+                Err(Trouble::Abandoned) => return Err(Stop::Failed(Error::Internal("nobody waited for the blob"))),
+            }
+        }
+        let (Some(spool), Some(hasher)) = (self.spool.take(), self.hasher.take()) else {
+            return Err(Stop::Failed(Error::Internal("a fill lost its file")));
+        };
+        spool.verify(hasher).map(Some).map_err(Stop::Mismatch)
+    }
+
+    /// Looks in the store once more: the fill before this one may have ended since the caller looked.
+    async fn look_again(&mut self) -> Result<bool, Stop> {
+        let (digest, name) = (self.fill.digest, self.fill.origin.tree_name.clone());
+        let looked = self.cache.blocking(move |parts| {
+            (parts.open_checked(&digest), parts.index.named_size(&name, &digest))
+        });
+        let Some((stored, expected_size)) = looked.await else {
+            return Err(Stop::Failed(Error::Internal("looking in the store")));
+        };
+        self.expected_size = expected_size;
+        let Some(stored) = stored else { return Ok(false) };
+        self.fill.progress.send_modify(|progress| {
+            progress.size = Some(stored.size());
+            progress.present = Ranges::prefix_of(stored.size());
+            progress.file = Some(stored.file);
+            progress.end = Some(End::Found);
+        });
+        Ok(true)
+    }
+
+    /// Makes the file, or takes up what an earlier fill left of it.
+    async fn make_spool(&mut self) -> Result<(), Stop> {
+        let digest = self.fill.digest;
+        let made = self.cache.blocking(move |parts| {
+            let spool = parts.store.spool(&digest)?;
+            let mut hasher = Hasher::new(digest.algorithm());
+            hash_range(spool.file(), 0, spool.taken_up_bytes(), &mut hasher)?;
+            io::Result::Ok((spool, hasher))
+        });
+        let made = made.await.ok_or(Stop::Failed(Error::Internal("making a spool")))?;
+        let (spool, hasher) = made.map_err(Stop::Disk)?;
+        self.position = spool.taken_up_bytes();
+        self.hashed = self.position;
+        self.fill.begin(&spool, self.position);
+        self.hasher = Some(hasher);
+        self.spool = Some(spool);
+        Ok(())
+    }
+
+    /// Passes over what ranged fetches have brought, waiting for those under way.
+    async fn skip_present(&mut self) -> Result<(), Stop> {
+        let mut progress = self.fill.progress.subscribe();
+        loop {
+            let until = progress.borrow_and_update().present.present_until(self.position);
+            if until > self.position {
+                self.skip_to(until).await?;
+            } else if !self.fill.is_fetched_ahead(self.position) {
+                return Ok(());
+            } else if progress.changed().await.is_err() {
+                return Err(Stop::Failed(Error::Internal("a fill was lost")));
+            }
+        }
+    }
+
+    async fn skip_to(&mut self, until: u64) -> Result<(), Stop> {
+        self.settle().await.map_err(Stop::Disk)?;
+        let (Some(spool), Some(mut hasher)) = (self.spool.clone(), self.hasher.take()) else {
+            return Err(Stop::Failed(Error::Internal("a fill lost its file")));
+        };
+        let from = self.position;
+        let hashed = self.cache.blocking(move |_| {
+            let result = hash_range(spool.file(), from, until, &mut hasher);
+            (hasher, result)
+        });
+        let (hasher, result) = hashed.await.ok_or(Stop::Failed(Error::Internal("hashing a spool")))?;
+        self.hasher = Some(hasher);
+        result.map_err(Stop::Disk)?;
+        (self.position, self.hashed) = (until, until);
+        Ok(())
+    }
+
+    /// Receives from where the file ends until the stream does, or until a part that is another's to write.
+    async fn receive(&mut self) -> Result<(), Trouble> {
+        let fill = Arc::clone(&self.fill);
+        let bound = fill.bound_after(self.position);
+        let opened = fill.origin.source.blob(&fill.origin.repository, &fill.digest, self.position, bound).await?;
+        self.learn_size(opened.size)?;
+        let Some(mut skip) = self.position.checked_sub(opened.start) else {
+            return Err(self.wrong("the registry sent another range than was asked for").into());
+        };
+        let mut body = opened.body;
+        let mut all_mine = true;
+        while all_mine && let Some(batch) = next_batch(&mut body, &mut skip).await {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    self.settle().await?;
+                    return Err(error.into());
+                }
+            };
+            all_mine = self.write(batch).await?;
+            if fill.is_abandoned(self.position, self.size) {
+                self.settle().await?;
+                return Err(Trouble::Abandoned);
+            }
+        }
+        self.settle().await?;
+        self.check_end(!all_mine || bound.is_some_and(|bound| self.position >= bound))
+    }
+
+    /// Decides what it means that the stream ended here.
+    fn check_end(&mut self, at_bound: bool) -> Result<(), Trouble> {
+        match self.size {
+            _ if at_bound => {}
+            Some(size) if self.position == size => {}
+            // Nobody said how long it is: this is the end, and the digest says whether that is so.
+            None => self.set_size(self.position),
+            Some(_) => {
+                let message = format!("the transfer broke off after {} bytes", self.position);
+                let registry = Arc::clone(&self.fill.origin.registry);
+                return Err(SourceError::new(registry, SourceErrorKind::Unavailable, message).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands a batch over to be written and hashed, once the one before is. Returns whether all of it was the filler's
+    /// to write.
+    async fn write(&mut self, mut batch: Vec<Bytes>) -> Result<bool, Trouble> {
+        self.settle().await?;
+        let received: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
+        let len = self.fill.claim(self.position, received);
+        truncate(&mut batch, len);
+        if self.size.is_some_and(|size| self.position + len > size) {
+            return Err(self.wrong("the registry sent more bytes than it said").into());
+        }
+        let (Some(spool), Some(mut hasher)) = (self.spool.clone(), self.hasher.take()) else {
+            return Err(Trouble::Disk(io::Error::other("a fill lost its file")));
+        };
+        let (fill, start) = (Arc::clone(&self.fill), self.position);
+        self.cache.parts.metrics.pulled(ContentType::Blob, len);
+        self.retry.progressed();
+        self.position += len;
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let mut at = start;
+            for bytes in &batch {
+                if let Err(error) = spool.file().write_all_at(bytes, at) {
+                    return (hasher, Err(error));
+                }
+                at += bytes.len() as u64;
+            }
+            fill.publish(start, at);
+            for bytes in &batch {
+                hasher.update(bytes);
+            }
+            (hasher, Ok(()))
+        }));
+        Ok(len == received)
+    }
+
+    /// Waits for the write under way.
+    async fn settle(&mut self) -> io::Result<()> {
+        let Some(writing) = self.writing.take() else { return Ok(()) };
+        let (hasher, result) = writing.await.map_err(io::Error::other)?;
+        self.hasher = Some(hasher);
+        match result {
+            Ok(()) => self.hashed = self.position,
+            Err(_) => self.position = self.hashed,
+        }
+        result
+    }
+
+    fn learn_size(&mut self, told: Option<u64>) -> Result<(), Trouble> {
+        let known = self.size.or(self.expected_size);
+        match (known, told) {
+            (Some(known), Some(told)) if known != told => {
+                return Err(self.wrong(&format!("the registry says {told} bytes, the manifest {known}")).into());
+            }
+            (Some(size), _) | (None, Some(size)) => self.set_size(size),
+            (None, None) => {}
+        }
+        match self.size {
+            Some(size) if self.position > size => Err(self.wrong("more bytes are here than the blob has").into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_size(&mut self, size: u64) {
+        if self.size.replace(size) != Some(size) {
+            self.fill.progress.send_modify(|progress| progress.size = Some(size));
+        }
+    }
+
+    async fn wait_after(&mut self, error: SourceError) -> Result<(), Stop> {
+        let Some(wait) = self.retry.after(&error) else {
+            let noted = self.cache.noted::<()>(&self.fill.origin, &self.fill.digest.to_string(), Err(error));
+            return Err(Stop::Failed(noted.err().unwrap_or(Error::Internal("a fill failed"))));
+        };
+        tracing::info!(%error, digest = %self.fill.digest, at = self.position, ?wait, "a transfer is taken up again");
+        self.cache.parts.metrics.fill_resumes.inc();
+        tokio::time::sleep(wait.max(Duration::from_millis(1))).await;
+        Ok(())
+    }
+
+    /// Lets the followers have the tail, then makes the content durable and visible.
+    async fn commit(self, verified: Verified) {
+        let fill = Arc::clone(&self.fill);
+        fill.end(End::Verified);
+        let (digest, name) = (fill.digest, fill.origin.tree_name.clone());
+        let committed = self.cache.blocking(move |parts| {
+            let stored = parts.store.commit(verified)?;
+            parts.index.set_file_state(&digest, super::super::blob::state_of(&stored.stamp));
+            parts.index.link(&name, &digest, Membership::Blob)
+        });
+        logged("a blob was not stored; it was served all the same", committed.await.unwrap_or(Ok(())));
+    }
+
+    /// Ends the fill; keeps what is there of the file for the next one.
+    async fn stop(mut self, error: Error) {
+        let _ = self.settle().await;
+        let prefix = self.hashed;
+        if let Some(spool) = self.spool.take() {
+            self.cache.blocking(move |_| spool.keep_prefix(prefix)).await;
+        }
+        self.fill.end(End::Failed(error));
+    }
+
+    /// The disk takes no more: the followers go on without it.
+    fn pass(mut self, error: &io::Error) {
+        tracing::warn!(%error, digest = %self.fill.digest, at = self.hashed, "the disk takes no more; the blob is passed through");
+        self.cache.parts.metrics.passed.inc();
+        if let Some(spool) = self.spool.take() {
+            spool.discard();
+        }
+        let hasher = self.hasher.take().unwrap_or_else(|| Hasher::new(self.fill.digest.algorithm()));
+        if self.size.is_none() {
+            self.size = self.expected_size;
+        }
+        let (size, from) = (self.size, self.hashed);
+        self.fill.progress.send_modify(|progress| {
+            progress.size = size;
+            progress.end = Some(End::Passing { from, hasher });
+        });
+    }
+
+    fn begin_anew(&mut self) {
+        self.hasher = Some(Hasher::new(self.fill.digest.algorithm()));
+        (self.position, self.hashed) = (0, 0);
+    }
+
+    fn wrong(&self, message: &str) -> SourceError {
+        let message = format!("blob {}: {message}", self.fill.digest);
+        SourceError::new(Arc::clone(&self.fill.origin.registry), SourceErrorKind::BadAnswer, message)
+    }
+
+    fn bad_answer(&self, message: &str) -> Error {
+        self.wrong(message).into()
+    }
+}
+
+/// Why an attempt ended without the blob.
+enum Stop {
+    Failed(Error),
+    Disk(io::Error),
+    Mismatch(Mismatch),
+}
+
+/// Returns the next bytes: all that are there already, up to a batch, or else the next that come. `None` at the end.
+/// Drops the first `skip` bytes.
+pub(in crate::cache) async fn next_batch(
+    body: &mut BoxStream<'static, Result<Bytes, SourceError>>,
+    skip: &mut u64,
+) -> Option<Result<Vec<Bytes>, SourceError>> {
+    let mut batch = Vec::new();
+    let mut len = 0;
+    while len < BATCH_BYTES {
+        let next = if batch.is_empty() { body.next().await } else { body.next().now_or_never().flatten() };
+        let Some(next) = next else { break };
+        let mut bytes = match next {
+            Ok(bytes) => bytes,
+            Err(error) if batch.is_empty() => return Some(Err(error)),
+            // What came before the error is kept; the stream ends after it, which is noticed.
+            Err(_) => break,
+        };
+        let dropped = (*skip).min(bytes.len() as u64);
+        *skip -= dropped;
+        let bytes = bytes.split_off(dropped as usize);
+        if !bytes.is_empty() {
+            len += bytes.len();
+            batch.push(bytes);
+        }
+    }
+    (!batch.is_empty()).then_some(Ok(batch))
+}
+
+/// Keeps the first `len` bytes of a batch.
+fn truncate(batch: &mut Vec<Bytes>, len: u64) {
+    let mut left = len;
+    batch.retain_mut(|bytes| {
+        bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        left -= bytes.len() as u64;
+        !bytes.is_empty()
+    });
+}

@@ -1,0 +1,405 @@
+//! Manifests by tag and by digest: all branches of such a pull.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Reference, Tag};
+
+use super::{
+    Cache, Error, FAILED_CHECK_TTL_MAX, InMemory, Outcome, Parts, Served,
+    freshness::{Action, decide, serve_stale},
+    key,
+};
+use crate::{
+    index::{Membership, TagRecord},
+    metrics::ContentType,
+    source::{Origin, Resolved, SourceError, SourceErrorKind},
+};
+
+/// How often a manifest's use is noted, in seconds.
+const USE_NOTED_SECONDS: u64 = 60;
+
+/// What the registry said of a tag.
+#[derive(Clone, Debug)]
+pub(super) struct Resolution {
+    named: Descriptor,
+    /// Whether the tag was known to name this before.
+    unchanged: bool,
+}
+
+/// A manifest and whether a source was asked for it.
+#[derive(Clone)]
+pub(super) struct Found {
+    manifest: Arc<InMemory>,
+    fetched: bool,
+}
+
+impl Cache {
+    /// Returns the manifest, from memory if it is there, else from the store or the registry.
+    pub async fn manifest(&self, origin: &Origin, reference: &Reference) -> Result<Served<Manifest>, Error> {
+        if let Some(manifest) = self.manifest_in_memory(origin, reference) {
+            return Ok(Served::new(manifest, Outcome::Hit));
+        }
+        match reference {
+            Reference::Digest(digest) => {
+                let found = self.manifest_by_digest(origin, digest).await?;
+                Ok(Served::new(found.content.manifest.clone(), found.outcome))
+            }
+            Reference::Tag(tag) => self.manifest_by_tag(origin, tag).await,
+        }
+    }
+
+    /// Returns a manifest's descriptor. Costs no quota: an unknown manifest is asked for by HEAD and not fetched.
+    pub async fn manifest_descriptor(
+        &self,
+        origin: &Origin,
+        reference: &Reference,
+    ) -> Result<Served<Descriptor>, Error> {
+        if let Some(manifest) = self.manifest_in_memory(origin, reference) {
+            return Ok(Served::new(manifest.descriptor, Outcome::Hit));
+        }
+        match reference {
+            Reference::Tag(tag) => self.resolve(origin, tag).await,
+            Reference::Digest(digest) => {
+                if let Some(manifest) = self.stored_manifest(origin, digest).await? {
+                    return Ok(Served::new(manifest.manifest.descriptor.clone(), Outcome::Hit));
+                }
+                let descriptor = origin.source.has_manifest(&origin.repository, digest).await;
+                Ok(Served::new(self.noted(origin, &digest.to_string(), descriptor)?, Outcome::Passed))
+            }
+        }
+    }
+
+    /// Answers at once, or not at all: the way of nearly every pull.
+    fn manifest_in_memory(&self, origin: &Origin, reference: &Reference) -> Option<Manifest> {
+        let parts = &self.parts;
+        let digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => {
+                let record = parts.index.tag_in_memory(&key(origin, tag.clone()))?;
+                if decide(Some(&record), parts.clock.wall(), &origin.freshness) != Action::Serve {
+                    return None;
+                }
+                record.digest
+            }
+        };
+        let found = parts.manifests.get(&key(origin, digest))?;
+        parts.note_use(&found);
+        Some(found.manifest.clone())
+    }
+
+    async fn manifest_by_tag(&self, origin: &Origin, tag: &Tag) -> Result<Served<Manifest>, Error> {
+        let resolved = self.resolve(origin, tag).await?;
+        let digest = resolved.content.digest;
+        match self.manifest_by_digest(origin, &digest).await {
+            Ok(found) => {
+                self.tag_is_stored(origin, tag, &found.content.manifest.descriptor).await;
+                let from_cache = found.outcome == Outcome::Hit;
+                let outcome = if from_cache { resolved.outcome } else { found.outcome };
+                let outcome = if from_cache && outcome == Outcome::Passed { Outcome::Hit } else { outcome };
+                Ok(Served { content: found.content.manifest.clone(), outcome, warning: resolved.warning })
+            }
+            Err(Error::Source(error)) => self.manifest_by_old_tag(origin, tag, &digest, error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The tag names something that cannot be fetched now: what it named before is served, if that is here.
+    async fn manifest_by_old_tag(
+        &self,
+        origin: &Origin,
+        tag: &Tag,
+        wanted: &Digest,
+        error: Arc<SourceError>,
+    ) -> Result<Served<Manifest>, Error> {
+        let (name, old_tag) = key(origin, tag.clone());
+        let old = self.blocking(move |parts| parts.index.linked_tag(&name, &old_tag)).await.flatten();
+        if error.kind == SourceErrorKind::NotFound {
+            return Err(Error::Source(error));
+        }
+        let Some(old) = old.filter(|old| old != wanted) else { return Err(Error::Source(error)) };
+        let Some(manifest) = self.stored_manifest(origin, &old).await? else { return Err(Error::Source(error)) };
+        Ok(self.stale(origin, &error, manifest.manifest.clone()))
+    }
+
+    /// Returns what the tag names, asking the registry where what is known is not fresh.
+    async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Served<Descriptor>, Error> {
+        let (name, known_tag) = key(origin, tag.clone());
+        let known = self.blocking(move |parts| parts.index.tag(&name, &known_tag)).await.flatten();
+        let now = self.parts.clock.wall();
+        match (decide(known.as_deref(), now, &origin.freshness), known) {
+            (Action::Serve, Some(record)) => {
+                let descriptor = self.described(origin, &record).await?;
+                Ok(Served::new(descriptor, Outcome::Hit))
+            }
+            (Action::Check, Some(record)) => self.check(origin, tag, &record).await,
+            _ => self.ask(origin, tag).await,
+        }
+    }
+
+    /// Asks the registry what the tag names, for no longer than what is known can wait.
+    async fn check(&self, origin: &Origin, tag: &Tag, record: &TagRecord) -> Result<Served<Descriptor>, Error> {
+        let error = match self.failed_a_moment_ago(origin, tag) {
+            Some(error) => error,
+            None => {
+                let asked = tokio::time::timeout(origin.freshness.check_deadline, self.ask(origin, tag)).await;
+                match asked {
+                    Ok(Err(Error::Source(error))) => error,
+                    Ok(answer) => return answer,
+                    Err(_) => Arc::new(SourceError::new(
+                        Arc::clone(&origin.registry),
+                        SourceErrorKind::Timeout,
+                        format!("no answer within {:?}", origin.freshness.check_deadline),
+                    )),
+                }
+            }
+        };
+        if !serve_stale(record, self.parts.clock.wall(), &origin.freshness, error.kind) {
+            return Err(Error::Source(error));
+        }
+        self.parts.failed_checks.insert(key(origin, tag.clone()), (self.parts.clock.now(), (*error).clone()));
+        let Ok(descriptor) = self.described(origin, record).await else { return Err(Error::Source(error)) };
+        Ok(self.stale(origin, &error, descriptor))
+    }
+
+    fn failed_a_moment_ago(&self, origin: &Origin, tag: &Tag) -> Option<Arc<SourceError>> {
+        let (at, error) = self.parts.failed_checks.get(&key(origin, tag.clone()))?;
+        let believed = origin.freshness.tag_ttl.min(FAILED_CHECK_TTL_MAX);
+        let age = self.parts.clock.now().saturating_duration_since(at);
+        (age < believed).then(|| Arc::new(error))
+    }
+
+    /// Asks the registry what the tag names, once for all who ask.
+    async fn ask(&self, origin: &Origin, tag: &Tag) -> Result<Served<Descriptor>, Error> {
+        if let Some(error) = self.parts.absent.find(origin, tag.as_str()) {
+            return Err(Error::Source(error));
+        }
+        let (cache, from, asked_tag) = (self.clone(), origin.clone(), tag.clone());
+        let flight = self.parts.tag_flights.run(key(origin, tag.clone()), || async move {
+            let resolved = from.source.resolve(&from.repository, &asked_tag).await;
+            cache.tag_was_resolved(&from, &asked_tag, resolved).await
+        });
+        let landed = flight.await.ok_or(Error::Internal("resolving a tag"))?;
+        let resolution = landed.value?;
+        let outcome = if resolution.unchanged { Outcome::Revalidated } else { Outcome::Passed };
+        Ok(Served::new(resolution.named, outcome))
+    }
+
+    async fn tag_was_resolved(
+        &self,
+        origin: &Origin,
+        tag: &Tag,
+        resolved: Result<Resolved, SourceError>,
+    ) -> Result<Resolution, Error> {
+        let (named, stored) = match self.noted(origin, tag.as_str(), resolved) {
+            Ok(Resolved::Descriptor(named)) => (named, false),
+            Ok(Resolved::Manifest(manifest)) => {
+                let named = manifest.descriptor.clone();
+                (named, self.admit(origin, manifest).await.1)
+            }
+            Err(Error::Source(error)) if error.kind == SourceErrorKind::NotFound => {
+                let (name, gone) = key(origin, tag.clone());
+                self.blocking(move |parts| logged("a tag was not removed", parts.index.remove_tag(&name, &gone)))
+                    .await;
+                return Err(Error::Source(error));
+            }
+            Err(error) => return Err(error),
+        };
+        self.parts.failed_checks.remove(&key(origin, tag.clone()));
+        let (name, tag, descriptor) = (origin.tree_name.clone(), tag.clone(), named.clone());
+        let unchanged = self.blocking(move |parts| {
+            let unchanged = parts.index.linked_tag(&name, &tag) == Some(descriptor.digest);
+            logged("a tag was not noted", parts.index.set_tag(&name, &tag, &descriptor, unchanged || stored));
+            unchanged
+        });
+        Ok(Resolution { named, unchanged: unchanged.await.unwrap_or(false) })
+    }
+
+    /// Notes in the tree that what the tag names is stored, once that is so.
+    async fn tag_is_stored(&self, origin: &Origin, tag: &Tag, named: &Descriptor) {
+        let (name, tag, named) = (origin.tree_name.clone(), tag.clone(), named.clone());
+        self.blocking(move |parts| {
+            let known = parts.index.tag(&name, &tag).is_some_and(|record| record.digest == named.digest);
+            if known && parts.index.linked_tag(&name, &tag) != Some(named.digest) {
+                logged("a tag was not noted", parts.index.set_tag(&name, &tag, &named, true));
+            }
+        })
+        .await;
+    }
+
+    /// Returns the full descriptor of what a record names; the tree alone knows only the digest.
+    async fn described(&self, origin: &Origin, record: &TagRecord) -> Result<Descriptor, Error> {
+        if let Some(descriptor) = &record.descriptor {
+            return Ok(descriptor.clone());
+        }
+        Ok(self.manifest_by_digest(origin, &record.digest).await?.content.manifest.descriptor.clone())
+    }
+
+    async fn manifest_by_digest(&self, origin: &Origin, digest: &Digest) -> Result<Served<Arc<InMemory>>, Error> {
+        let (cache, from, wanted) = (self.clone(), origin.clone(), *digest);
+        let flight = self
+            .parts
+            .manifest_flights
+            .run(key(origin, *digest), || async move { cache.find_manifest(&from, &wanted).await });
+        let landed = flight.await.ok_or(Error::Internal("finding a manifest"))?;
+        let found = landed.value.clone()?;
+        let outcome = if found.fetched { landed.outcome(Outcome::Filled) } else { Outcome::Hit };
+        Ok(Served::new(found.manifest, outcome))
+    }
+
+    async fn find_manifest(&self, origin: &Origin, digest: &Digest) -> Result<Found, Error> {
+        if let Some(manifest) = self.stored_manifest(origin, digest).await? {
+            return Ok(Found { manifest, fetched: false });
+        }
+        let text = digest.to_string();
+        if let Some(error) = self.parts.absent.find(origin, &text) {
+            return Err(Error::Source(error));
+        }
+        let fetched = origin.source.manifest(&origin.repository, &Reference::Digest(*digest)).await;
+        let manifest = self.noted(origin, &text, fetched)?;
+        self.parts.metrics.pulled(ContentType::Manifest, manifest.bytes.len() as u64);
+        Ok(Found { manifest: self.admit(origin, manifest).await.0, fetched: true })
+    }
+
+    /// Returns the manifest if it is stored and the repository has it.
+    async fn stored_manifest(&self, origin: &Origin, digest: &Digest) -> Result<Option<Arc<InMemory>>, Error> {
+        if let Some(manifest) = self.parts.manifests.get(&key(origin, *digest)) {
+            return Ok(Some(manifest));
+        }
+        let (name, wanted) = key(origin, *digest);
+        let read = self.blocking(move |parts| {
+            let manifest = parts.read_manifest(&wanted)?;
+            Some((manifest, parts.index.membership(&name, &wanted)))
+        });
+        let Some((manifest, membership)) = read.await.flatten() else { return Ok(None) };
+        if membership != Some(Membership::Manifest) {
+            // Stored by another repository: the bytes are here, the right to them is asked for.
+            let confirmed = origin.source.has_manifest(&origin.repository, digest).await;
+            self.noted(origin, &digest.to_string(), confirmed)?;
+        }
+        Ok(Some(self.keep(origin, manifest, membership.is_some()).await))
+    }
+
+    /// Stores a manifest from the registry, if the disk takes it, and keeps it in memory. Returns it, and whether it
+    /// is stored.
+    async fn admit(&self, origin: &Origin, manifest: Manifest) -> (Arc<InMemory>, bool) {
+        let (digest, bytes) = (manifest.descriptor.digest, manifest.bytes.clone());
+        let stored = self.blocking(move |parts| parts.write_manifest(&digest, &bytes)).await.unwrap_or(false);
+        let kept = if stored { self.keep(origin, manifest, false).await } else { self.remember(origin, manifest) };
+        (kept, stored)
+    }
+
+    /// Notes that the repository has the manifest and what it names, and keeps it in memory.
+    async fn keep(&self, origin: &Origin, manifest: Manifest, noted: bool) -> Arc<InMemory> {
+        let (name, descriptor) = (origin.tree_name.clone(), manifest.descriptor.clone());
+        let kept = self.remember(origin, manifest);
+        let names = if noted { Vec::new() } else { names(&kept.manifest) };
+        self.blocking(move |parts| {
+            if !noted {
+                parts.index.set_manifest(&name, &descriptor, names);
+            }
+            parts.index.used(&descriptor.digest);
+            logged("a manifest was not linked", parts.index.link(&name, &descriptor.digest, Membership::Manifest));
+        })
+        .await;
+        kept
+    }
+
+    fn remember(&self, origin: &Origin, manifest: Manifest) -> Arc<InMemory> {
+        let digest = manifest.descriptor.digest;
+        let kept = Arc::new(InMemory { manifest, use_noted: AtomicU64::new(0) });
+        self.parts.manifests.insert(key(origin, digest), Arc::clone(&kept));
+        kept
+    }
+
+    pub(super) fn stale<T>(&self, origin: &Origin, error: &SourceError, content: T) -> Served<T> {
+        self.parts.metrics.stale_served.inc();
+        tracing::warn!(
+            repository = %origin.repository,
+            registry = %origin.registry,
+            kind = error.kind.as_str(),
+            %error,
+            "the registry did not answer as it should; what it said before is served"
+        );
+        let warning = Arc::from(format!("served from the cache, perhaps out of date: {error}"));
+        Served { content, outcome: Outcome::Stale, warning: Some(warning) }
+    }
+
+    /// Turns a source's answer into the cache's, remembering for a moment what is not there.
+    pub(super) fn noted<T>(&self, origin: &Origin, what: &str, answer: Result<T, SourceError>) -> Result<T, Error> {
+        answer.map_err(|error| {
+            let error = Arc::new(error);
+            self.parts.absent.note(origin, what, &error);
+            Error::Source(error)
+        })
+    }
+}
+
+impl Parts {
+    fn note_use(&self, found: &InMemory) {
+        let now = self.clock.wall().0;
+        if now.saturating_sub(found.use_noted.load(Ordering::Relaxed)) >= USE_NOTED_SECONDS {
+            found.use_noted.store(now, Ordering::Relaxed);
+            self.index.used(&found.manifest.descriptor.digest);
+        }
+    }
+
+    /// Reads a manifest and checks it against its digest; what is wrong is put aside and reads as not there.
+    pub(super) fn read_manifest(&self, digest: &Digest) -> Option<Manifest> {
+        let stored = match self.store.open(digest) {
+            Ok(stored) => stored?,
+            Err(error) => {
+                tracing::warn!(%error, %digest, "a stored manifest cannot be opened; it is fetched again");
+                return None;
+            }
+        };
+        let bytes = stored.read(MANIFEST_BYTES_MAX).ok()?;
+        if Digest::of(digest.algorithm(), &bytes) != *digest {
+            self.quarantine(digest);
+            return None;
+        }
+        let media_type = self.index.manifest_type(digest);
+        let content_type = media_type.as_ref().map(oci::MediaType::as_str);
+        Manifest::from_answer(content_type, bytes.into(), digest.algorithm()).ok()
+    }
+
+    fn write_manifest(&self, digest: &Digest, bytes: &[u8]) -> bool {
+        use std::os::unix::fs::FileExt;
+        let write = || -> std::io::Result<()> {
+            let spool = self.store.spool(digest)?;
+            spool.file().set_len(bytes.len() as u64)?;
+            spool.file().write_all_at(bytes, 0).inspect_err(|_| spool.discard())?;
+            let mut hasher = oci::Hasher::new(digest.algorithm());
+            hasher.update(bytes);
+            let verified = spool.verify(hasher).map_err(std::io::Error::other)?;
+            self.store.commit(verified).map(drop)
+        };
+        logged("a manifest was not stored; it is served all the same", write())
+    }
+
+    pub(super) fn quarantine(&self, digest: &Digest) {
+        self.metrics.disk_verification_failures.inc();
+        tracing::error!(%digest, "stored content is not what its digest says; it is quarantined and fetched again");
+        logged("wrong content was not quarantined", self.store.quarantine(digest));
+        self.index.forget(digest);
+    }
+}
+
+/// Returns what a manifest names, for the index. A manifest that cannot be read names nothing.
+pub(super) fn names(manifest: &Manifest) -> Vec<(Digest, u64, Membership)> {
+    let Ok(contents) = manifest.contents() else { return Vec::new() };
+    let blobs = contents.blobs.iter().map(|blob| (blob.digest, blob.size, Membership::Blob));
+    let manifests = contents.manifests.iter().map(|child| (child.digest, child.size, Membership::Manifest));
+    blobs.chain(manifests).collect()
+}
+
+/// Logs a failure of the disk that costs caching and no pull; returns whether there was none.
+pub(super) fn logged(what: &str, result: std::io::Result<()>) -> bool {
+    if let Err(error) = &result {
+        tracing::warn!(%error, "{what}");
+    }
+    result.is_ok()
+}
+

@@ -1,0 +1,229 @@
+//! The command line: `serve` and `check`.
+//!
+//! It promises that a wrong configuration starts nothing and is explained whole, and that the log is written out before
+//! the process ends. Exit codes: 0 is right, 1 is a wrong configuration or a server that failed, 2 a wrong command line.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{self, Config, Loaded},
+    log,
+    metrics::Metrics,
+};
+
+/// Threads for file work that would block a worker.
+const BLOCKING_THREADS_MAX: usize = 64;
+/// Half of the usual stack, for up to a thousand workers and 64 blocking threads: no future here is deep.
+const STACK_BYTES: usize = 1 << 20;
+/// How long tasks that the server left behind may take to end.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
+const EXAMPLES: &str = "\
+Examples:
+  stopover serve
+      A mirror of Docker Hub on port 5000, its content in /var/lib/registry.
+      Docker uses it with this in /etc/docker/daemon.json:
+      { \"registry-mirrors\": [\"http://<this machine>:5000\"] }
+
+  REGISTRY_PROXY_REMOTEURL=https://registry-1.docker.io \\
+  REGISTRY_PROXY_USERNAME=ann REGISTRY_PROXY_PASSWORD=<token> stopover serve
+      The same with an account, set as for registry:2.
+
+  STOPOVER_CACHE__TAG_TTL=5m STOPOVER_HTTP__ADDR=127.0.0.1:5000 stopover serve
+      Any key of the configuration, set in the environment.
+
+  stopover check --config /etc/stopover/stopover.toml
+      Says what is wrong with a configuration, or what is in force.
+
+Configuration, later over earlier:
+  the defaults
+  a file: --config FILE, else STOPOVER_CONFIG, else ./stopover.toml, else /etc/stopover/stopover.toml
+  registry:2's REGISTRY_PROXY_*, REGISTRY_HTTP_ADDR, REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY, REGISTRY_LOG_*
+  STOPOVER_<SECTION>__<KEY>
+
+`stopover check --reference` prints every key with its default.";
+
+/// A pull-through cache for Docker Hub and every other OCI registry.
+///
+/// Fetches each image once and hands it out from then on, also while the registry is down.
+#[derive(Debug, Parser)]
+#[command(name = "stopover", version, after_long_help = EXAMPLES, after_help = "`stopover --help` shows examples.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve pulls until SIGTERM; as it comes, a mirror of Docker Hub on port 5000
+    #[command(after_long_help = EXAMPLES)]
+    Serve {
+        #[command(flatten)]
+        file: FileArgument,
+    },
+    /// Read the configuration, say what is wrong with it or what is in force, and start nothing
+    Check {
+        #[command(flatten)]
+        file: FileArgument,
+        /// Print the reference of all keys, docs/configuration.md, instead
+        #[arg(long, conflicts_with = "config")]
+        reference: bool,
+    },
+}
+
+#[derive(Args, Debug)]
+struct FileArgument {
+    /// The configuration file, instead of the one in the usual places
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Does what the command line says and returns the exit code.
+pub fn run() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve { file } => serve(file.config.as_deref()),
+        Command::Check { reference: true, .. } => {
+            print(&config::reference());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check { file, .. } => check(file.config.as_deref()).map(|text| {
+            print(&text);
+            ExitCode::SUCCESS
+        }),
+    };
+    done.unwrap_or_else(|message| {
+        eprintln!("{message}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Writes to standard output; whoever closed it does not want to read it.
+fn print(text: &str) {
+    let mut out = std::io::stdout();
+    let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Returns what is in force, or what is wrong.
+fn check(file: Option<&Path>) -> Result<String, String> {
+    let Loaded { config, warnings, file } = load(file)?;
+    let read = file.map_or("no file".to_owned(), |file| file.display().to_string());
+    let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    Ok(format!("ok: read {read} and the environment\n{warnings}\n{}", config.effective()))
+}
+
+fn load(file: Option<&Path>) -> Result<Loaded, String> {
+    config::load(file).map_err(|mistakes| {
+        let count = mistakes.0.len();
+        format!(
+            "{mistakes}\nstopover: {count} mistake{} in the configuration",
+            if count == 1 { "" } else { "s" }
+        )
+    })
+}
+
+/// Serves until the end. Fails where it could not begin; what fails later stands in the log.
+fn serve(file: Option<&Path>) -> Result<ExitCode, String> {
+    let Loaded { config, warnings, file } = load(file)?;
+    let metrics = Metrics::new();
+    let log = log::init(&config.log, &metrics).map_err(|error| format!("stopover: no log: {error}"))?;
+    let file = file.map_or("none".to_owned(), |file| file.display().to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), file, "starting");
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let runtime = runtime(&config).map_err(|error| format!("stopover: no threads: {error}"))?;
+    let served = runtime.block_on(crate::server::serve(config, metrics, log.access()));
+    runtime.shutdown_timeout(LEFTOVERS);
+    // The log is written out as it goes, here.
+    match served {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            tracing::error!("{error}");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn runtime(config: &Config) -> std::io::Result<tokio::runtime::Runtime> {
+    let workers = match config.http.workers {
+        0 => available_parallelism().map_or(1, usize::from),
+        workers => workers,
+    };
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .thread_stack_size(STACK_BYTES)
+        .thread_name("stopover")
+        .enable_all()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        Arguments::try_parse_from(line.split(' ')).map(|arguments| arguments.command)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_and_check_take_a_file() {
+        let is = |config: Option<PathBuf>, want: Option<&str>| config.as_deref() == want.map(Path::new);
+        assert!(
+            matches!(parse("stopover serve"), Ok(Command::Serve { file }) if is(file.config.clone(), None))
+        );
+        let named = parse("stopover serve --config a.toml");
+        assert!(matches!(named, Ok(Command::Serve { file }) if is(file.config.clone(), Some("a.toml"))));
+        let named = parse("stopover check --config a.toml");
+        assert!(
+            matches!(named, Ok(Command::Check { file, reference: false }) if is(file.config.clone(), Some("a.toml")))
+        );
+        assert!(matches!(parse("stopover check --reference"), Ok(Command::Check { reference: true, .. })));
+        for wrong in ["stopover", "stopover run", "stopover serve a.toml", "stopover check --config"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_help_shows_how_to_begin() {
+        let help = Arguments::command().render_long_help().to_string();
+        for part in ["stopover serve", "registry-mirrors", "REGISTRY_PROXY_REMOTEURL", "stopover check"] {
+            assert!(help.contains(part), "{part}\n{help}");
+        }
+    }
+
+    #[test]
+    fn check_says_what_is_in_force_or_all_that_is_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("stopover.toml");
+        std::fs::write(&path, "[cache]\ntag_ttl = \"5m\"\n").unwrap();
+        let text = check(Some(&path)).unwrap();
+        assert!(text.starts_with(&format!("ok: read {} and the environment", path.display())), "{text}");
+        assert!(text.contains("[cache]\ntag_ttl = \"5m\"\n"), "{text}");
+
+        std::fs::write(&path, "[cache]\ntag_tll = \"5m\"\nabsent_ttl = 1\n").unwrap();
+        let text = check(Some(&path)).unwrap_err();
+        let name = path.display();
+        let want = format!(
+            "{name}:2:1: unknown key cache.tag_tll; did you mean cache.tag_ttl?\n\
+             {name}:3:14: cache.absent_ttl: found 1, expected a duration up to 1d, such as \"30s\" or \"1h30m\"\n\
+             stopover: 2 mistakes in the configuration"
+        );
+        assert_eq!(text, want);
+    }
+}

@@ -1,0 +1,143 @@
+//! Configuration: written in a file and in the environment, checked once, then used as plain values.
+//!
+//! It promises that whatever it returns can be used without checking again, that every mistake is named with its place
+//! and with what was expected, all of them at once, and that no secret stands in a message.
+
+mod field;
+mod keys;
+mod mistake;
+mod reference;
+#[cfg(test)]
+mod tests;
+mod units;
+mod used;
+mod written;
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+pub use mistake::{Mistake, Mistakes};
+pub use reference::reference;
+pub use used::{Admin, Cache, Config, Format, Http, Level, Log, Secret, Storage, Upstream};
+
+use mistake::Place;
+use written::{FILE_VARIABLE, Written};
+
+/// Where the file is looked for when nobody names it.
+const USUAL_FILES: [&str; 2] = ["stopover.toml", "/etc/stopover/stopover.toml"];
+/// The most that is read of a file.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A configuration that was read, and what to tell the operator about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// What was ignored or looks unwise: one sentence each, to be logged once there is a log.
+    pub warnings: Vec<String>,
+    /// The file that was read, if any was.
+    pub file: Option<PathBuf>,
+}
+
+/// Reads the file and the environment of this process. `file` is what the command line names; a file that is named must
+/// be there, the usual ones need not.
+pub fn load(file: Option<&Path>) -> Result<Loaded, Mistakes> {
+    let mut mistakes = Vec::new();
+    let mut variables = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        let Ok(name) = name.into_string() else { continue };
+        if !name.starts_with("REGISTRY_") && !name.starts_with("STOPOVER_") {
+            continue;
+        }
+        match value.into_string() {
+            Ok(value) => variables.push((name, value)),
+            Err(_) => mistakes.push(Mistake::new(Place::Variable(name), "expected UTF-8")),
+        }
+    }
+    let named = file.map(Path::to_owned).or_else(|| {
+        std::env::var_os(FILE_VARIABLE).filter(|name: &OsString| !name.is_empty()).map(PathBuf::from)
+    });
+    let usual = || USUAL_FILES.map(PathBuf::from).into_iter().find(|path| path.exists());
+    let path = named.or_else(usual);
+    let content = path.as_ref().and_then(|path| {
+        let name = path.display().to_string();
+        match read_file(path) {
+            Ok(text) => Some((name, text)),
+            Err(error) => {
+                mistakes.push(Mistake::new(Place::File(name), format!("cannot be read: {error}")));
+                None
+            }
+        }
+    });
+    let read = read(content.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), variables);
+    match read {
+        Ok(loaded) if mistakes.is_empty() => Ok(Loaded { file: path, ..loaded }),
+        Ok(_) => Err(Mistakes(mistakes)),
+        Err(Mistakes(more)) => {
+            mistakes.extend(more);
+            Err(Mistakes(mistakes))
+        }
+    }
+}
+
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let read = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if read as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
+/// Reads a file, given as its name and content, and variables; touches neither disk nor environment.
+pub fn read(
+    file: Option<(&str, &str)>,
+    variables: impl IntoIterator<Item = (String, String)>,
+) -> Result<Loaded, Mistakes> {
+    let mut written = Written::default();
+    if let Some((name, text)) = file {
+        written.read_file(name, text);
+    }
+    written.read_environment(variables);
+    let mut config = Config::default();
+    for setting in &written.settings {
+        if let Err(found) = setting.key.field.set(&mut config, &setting.value) {
+            written.mistakes.push(Mistake::value(setting.place.clone(), setting.key, &found));
+        }
+    }
+    if written.mistakes.is_empty() {
+        check_account(&config.upstream, &mut written);
+    }
+    if !written.mistakes.is_empty() {
+        written.mistakes.sort_by_key(Mistake::order);
+        return Err(Mistakes(written.mistakes));
+    }
+    Ok(Loaded { config, warnings: written.warnings, file: None })
+}
+
+/// Checks what no key can tell alone: that an account is whole, and that its password does not travel in the open.
+fn check_account(upstream: &Upstream, written: &mut Written) {
+    let half = match (&upstream.username, &upstream.password) {
+        (Some(_), None) => Some(("username", "upstream.username is set and upstream.password is not")),
+        (None, Some(_)) => Some(("password", "upstream.password is set and upstream.username is not")),
+        _ => None,
+    };
+    if let Some((name, what)) = half
+        && let Some(place) = written.place("upstream", name)
+    {
+        written.mistakes.push(Mistake::new(place, format!("{what}; expected both or neither")));
+    }
+    let far = |rest: &str| !["127.0.0.1", "localhost", "[::1]"].iter().any(|near| rest.starts_with(near));
+    if upstream.password.is_some()
+        && upstream.url.strip_prefix("http://").is_some_and(far)
+        && let Some(place) = written.place("upstream", "url")
+    {
+        written
+            .warnings
+            .push(format!("{place}: the account's password goes to {} unencrypted", upstream.url));
+    }
+}

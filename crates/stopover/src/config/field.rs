@@ -1,0 +1,288 @@
+//! The kinds of values: for each, where it stands in [`Config`], how it is checked and how it is shown.
+//!
+//! A secret is checked and set like any other value and never shown, neither as found nor as set.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{
+    units,
+    used::{Config, Format, Level, Secret},
+};
+
+/// What shows where a secret is.
+const MASK: &str = "***";
+/// How much of a wrong value a message repeats, in characters.
+const FOUND_CHARS_MAX: usize = 80;
+/// How many addresses or hosts a list may have.
+const LIST_LEN_MAX: usize = 64;
+
+/// The place of a value in the configuration.
+type Of<T> = fn(&mut Config) -> &mut T;
+
+/// A kind of value, with its place and its limits.
+pub(super) enum Field {
+    /// A duration from `min` to `max`.
+    Duration { of: Of<Duration>, min: Duration, max: Duration },
+    /// A duration, where 0 is "never".
+    DurationOrNever(Of<Option<Duration>>),
+    /// A number of bytes, at most `max`.
+    Size { of: Of<u64>, max: u64 },
+    /// A number from `min` to `max`.
+    Count { of: Of<usize>, min: usize, max: usize },
+    /// Yes or no.
+    Flag(Of<bool>),
+    /// A folder.
+    Path(Of<PathBuf>),
+    /// At least one address to listen on.
+    Listen(Of<Vec<SocketAddr>>),
+    /// An address to listen on, or `off`.
+    ListenOrOff(Of<Option<SocketAddr>>),
+    /// How much is logged.
+    Level(Of<Level>),
+    /// How it is logged.
+    Format(Of<Format>),
+    /// A host with an optional port.
+    Host(Of<String>),
+    /// Hosts with optional ports.
+    Hosts(Of<Vec<String>>),
+    /// A registry's URL.
+    Url(Of<String>),
+    /// A text; the empty one is "not set".
+    Text(Of<Option<String>>),
+    /// A text that is never shown; the empty one is "not set".
+    Secret(Of<Option<Secret>>),
+}
+
+/// A value as written.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// A string.
+    Text(String),
+    /// A whole number.
+    Integer(i64),
+    /// `true` or `false`.
+    Flag(bool),
+    /// An array.
+    List(Vec<Value>),
+    /// Something that no key takes, by its name.
+    Other(&'static str),
+}
+
+impl Value {
+    /// Returns the value as a message names it.
+    fn found(&self) -> String {
+        match self {
+            Self::Text(text) if text.chars().nth(FOUND_CHARS_MAX).is_some() => {
+                format!("{:?}...", text.chars().take(FOUND_CHARS_MAX).collect::<String>())
+            }
+            Self::Text(text) => format!("{text:?}"),
+            Self::Integer(number) => number.to_string(),
+            Self::Flag(flag) => flag.to_string(),
+            Self::List(_) => "a list".to_owned(),
+            Self::Other(name) => (*name).to_owned(),
+        }
+    }
+
+    /// Returns what kind of value it is, for where the value must not be shown.
+    fn found_kind(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "a text (not shown)",
+            Self::Integer(_) => "a number (not shown)",
+            Self::Flag(_) => "a boolean (not shown)",
+            Self::List(_) => "a list",
+            Self::Other(name) => name,
+        }
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Returns every element of a list, or the one value, through `read`.
+    fn each<T>(&self, read: impl Fn(&str) -> Option<T>) -> Option<Vec<T>> {
+        match self {
+            Self::List(list) if list.len() <= LIST_LEN_MAX => {
+                list.iter().map(|value| value.text().and_then(&read)).collect()
+            }
+            Self::Text(text) => Some(vec![read(text)?]),
+            _ => None,
+        }
+    }
+}
+
+impl Field {
+    /// Checks `value` and sets it in `config`; otherwise returns what was found, as a message names it.
+    pub(super) fn set(&self, config: &mut Config, value: &Value) -> Result<(), String> {
+        self.try_set(config, value).ok_or_else(|| self.found(value))
+    }
+
+    fn try_set(&self, config: &mut Config, value: &Value) -> Option<()> {
+        match self {
+            Self::Duration { of, min, max } => {
+                *of(config) = duration(value).filter(|found| (min..=max).contains(&found))?;
+            }
+            Self::DurationOrNever(of) => {
+                *of(config) = Some(duration(value)?).filter(|found| !found.is_zero())
+            }
+            Self::Size { of, max } => *of(config) = size(value).filter(|found| found <= max)?,
+            Self::Count { of, min, max } => {
+                let Value::Integer(number) = value else {
+                    return None;
+                };
+                *of(config) = usize::try_from(*number).ok().filter(|found| (min..=max).contains(&found))?;
+            }
+            Self::Flag(of) => {
+                let Value::Flag(flag) = value else { return None };
+                *of(config) = *flag;
+            }
+            Self::Path(of) => *of(config) = value.text().filter(|text| path_right(text))?.into(),
+            Self::Listen(of) => *of(config) = value.each(units::listen).filter(|list| !list.is_empty())?,
+            Self::ListenOrOff(of) => {
+                let text = value.text()?;
+                *of(config) = if text == "off" { None } else { Some(units::listen(text)?) };
+            }
+            Self::Level(of) => *of(config) = level(value.text()?)?,
+            Self::Format(of) => *of(config) = format(value.text()?)?,
+            Self::Host(of) => *of(config) = units::host(value.text()?)?,
+            Self::Hosts(of) => *of(config) = value.each(units::host)?,
+            Self::Url(of) => *of(config) = units::url(value.text()?)?,
+            Self::Text(of) => *of(config) = text(value)?,
+            Self::Secret(of) => *of(config) = text(value)?.map(Secret::new),
+        }
+        Some(())
+    }
+
+    /// Returns what was found, without what may be a secret.
+    fn found(&self, value: &Value) -> String {
+        match (self, value) {
+            (Self::Secret(_), _) => value.found_kind().to_owned(),
+            // People write accounts and signatures into URLs.
+            (Self::Url(_) | Self::Host(_), Value::Text(text)) if text.contains(['@', '?', '#']) => {
+                "one with a user name, a password or a query in it (not shown)".to_owned()
+            }
+            (Self::Hosts(_), _)
+                if value.each(|text| (!text.contains(['@', '?', '#'])).then_some(())).is_none() =>
+            {
+                value.found_kind().to_owned()
+            }
+            _ => value.found(),
+        }
+    }
+
+    /// Returns what the field takes, as a message and the reference name it.
+    pub(super) fn expected(&self) -> String {
+        match self {
+            Self::Duration { min, max, .. } => {
+                let (from, to) = (units::show_duration(*min), units::show_duration(*max));
+                let range =
+                    if min.is_zero() { format!("up to {to}") } else { format!("from {from} to {to}") };
+                let examples = match max.as_secs() {
+                    ..=3_600 => "\"500ms\" or \"3s\"",
+                    3_601..=86_400 => "\"30s\" or \"1h30m\"",
+                    _ => "\"60s\", \"1h30m\" or \"7d\"",
+                };
+                format!("a duration {range}, such as {examples}")
+            }
+            Self::DurationOrNever(_) => "a duration such as \"12h\" or \"7d\", or \"0\" for never".to_owned(),
+            Self::Size { max, .. } => {
+                format!("a size up to {}, such as \"64MiB\" or \"1GiB\"", units::show_size(*max))
+            }
+            Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
+            Self::Flag(_) => "true or false".to_owned(),
+            Self::Path(_) => "the path of a folder".to_owned(),
+            Self::Listen(_) => {
+                "an address such as \"127.0.0.1:5000\", \"[::1]:5000\" or \":5000\", or a list of them"
+                    .to_owned()
+            }
+            Self::ListenOrOff(_) => "an address such as \"127.0.0.1:5001\", or \"off\"".to_owned(),
+            Self::Level(_) => "\"error\", \"warn\", \"info\" or \"debug\"".to_owned(),
+            Self::Format(_) => "\"auto\", \"text\" or \"json\"".to_owned(),
+            Self::Host(_) => "a host such as \"docker.io\" or \"registry.example:5000\"".to_owned(),
+            Self::Hosts(_) => "a list of hosts such as [\"auth.example\", \"auth.example:8443\"]".to_owned(),
+            Self::Url(_) => {
+                "a scheme, a host and maybe a port, such as \"https://registry-1.docker.io\"".to_owned()
+            }
+            Self::Text(_) | Self::Secret(_) => "a text without control characters".to_owned(),
+        }
+    }
+
+    /// Returns the value in `config` as it would stand in the file; `None` where it is not set.
+    pub(super) fn show(&self, config: &Config) -> Option<String> {
+        let config = &mut config.clone();
+        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
+        let list = |list: Vec<String>| format!("[{}]", list.join(", "));
+        Some(match self {
+            Self::Duration { of, .. } => quoted(&units::show_duration(*of(config))),
+            Self::DurationOrNever(of) => quoted(&units::show_duration(of(config).unwrap_or_default())),
+            Self::Size { of, .. } => quoted(&units::show_size(*of(config))),
+            Self::Count { of, .. } => of(config).to_string(),
+            Self::Flag(of) => of(config).to_string(),
+            Self::Path(of) => quoted(&of(config).to_string_lossy()),
+            Self::Listen(of) => match of(config).as_slice() {
+                [one] => quoted(&one.to_string()),
+                all => list(all.iter().map(|addr| quoted(&addr.to_string())).collect()),
+            },
+            Self::ListenOrOff(of) => quoted(&of(config).map_or("off".to_owned(), |addr| addr.to_string())),
+            Self::Level(of) => quoted(of(config).as_str()),
+            Self::Format(of) => quoted(of(config).as_str()),
+            Self::Host(of) | Self::Url(of) => quoted(of(config)),
+            Self::Hosts(of) => list(of(config).iter().map(|host| quoted(host)).collect()),
+            Self::Text(of) => quoted(of(config).as_deref()?),
+            Self::Secret(of) => of(config).as_ref().map(|_| quoted(MASK))?,
+        })
+    }
+
+    /// Returns the value that `text` from the environment, where all is text, stands for.
+    pub(super) fn read(&self, text: &str) -> Value {
+        let written = || Value::Text(text.to_owned());
+        match self {
+            Self::Count { .. } => text.parse().map_or_else(|_| written(), Value::Integer),
+            Self::Flag(_) => text.parse().map_or_else(|_| written(), Value::Flag),
+            Self::Hosts(_) if text.is_empty() => Value::List(Vec::new()),
+            Self::Listen(_) | Self::Hosts(_) if text.contains(',') => {
+                Value::List(text.split(',').map(|part| Value::Text(part.trim().to_owned())).collect())
+            }
+            _ => written(),
+        }
+    }
+}
+
+fn duration(value: &Value) -> Option<Duration> {
+    match value {
+        Value::Integer(0) => Some(Duration::ZERO),
+        value => units::duration(value.text()?),
+    }
+}
+
+fn size(value: &Value) -> Option<u64> {
+    match value {
+        Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+        Value::Text(text) => text.parse().ok().or_else(|| units::size(text)),
+        _ => None,
+    }
+}
+
+fn path_right(text: &str) -> bool {
+    !text.is_empty() && !text.contains('\0')
+}
+
+/// Returns a text; the empty one is `Some(None)`, "not set".
+fn text(value: &Value) -> Option<Option<String>> {
+    let text = value.text().filter(|text| !text.contains(char::is_control))?;
+    Some((!text.is_empty()).then(|| text.to_owned()))
+}
+
+fn level(text: &str) -> Option<Level> {
+    [Level::Error, Level::Warn, Level::Info, Level::Debug]
+        .into_iter()
+        .find(|level| text.eq_ignore_ascii_case(level.as_str()))
+}
+
+fn format(text: &str) -> Option<Format> {
+    [Format::Auto, Format::Text, Format::Json]
+        .into_iter()
+        .find(|format| text.eq_ignore_ascii_case(format.as_str()))
+}

@@ -1,0 +1,250 @@
+//! Every key, in one table: where it is written, what it sets, what it is for.
+//!
+//! Reading, checking, showing and the reference in `docs/configuration.md` all go by this table, so a key is added
+//! here, in [`Config`](super::Config) with its default, and nowhere else.
+
+use std::time::Duration;
+
+use super::field::Field;
+
+const MILLISECOND: Duration = Duration::from_millis(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const WORKERS_MAX: usize = 1_024;
+const CONNECTIONS_MAX: usize = 1_000_000;
+const MEMORY_BYTES_MAX: u64 = 64 << 30;
+
+/// One thing that can be set.
+pub(super) struct Key {
+    /// The table in the file that it stands in.
+    pub(super) section: &'static str,
+    /// Its name there.
+    pub(super) name: &'static str,
+    /// What it sets.
+    pub(super) field: Field,
+    /// registry:2's variable for it.
+    pub(super) registry: Option<&'static str>,
+    /// What it is for: whole sentences.
+    pub(super) doc: &'static str,
+}
+
+impl Key {
+    const fn registry(mut self, variable: &'static str) -> Self {
+        self.registry = Some(variable);
+        self
+    }
+
+    /// Returns `section.name`.
+    pub(super) fn path(&self) -> String {
+        format!("{}.{}", self.section, self.name)
+    }
+
+    /// Returns our own variable for it.
+    pub(super) fn variable(&self) -> String {
+        format!("STOPOVER_{}__{}", self.section.to_uppercase(), self.name.to_uppercase())
+    }
+}
+
+/// What each section is for, in the order of the reference.
+pub(super) static SECTIONS: [(&str, &str); 6] = [
+    ("http", "The port that clients pull from."),
+    (
+        "admin",
+        "The operator's port: metrics and health. It has no password, so keep it where only the operator can reach it.",
+    ),
+    ("storage", "The disk."),
+    ("cache", "What is believed, and for how long. A digest is believed for ever; these are about tags."),
+    ("log", "The log goes to standard error."),
+    ("upstream", "The registry that is mirrored."),
+];
+
+/// Every key, section by section.
+pub(super) static KEYS: &[Key] = &[
+    key(
+        "http",
+        "addr",
+        Field::Listen(|c| &mut c.http.addr),
+        "Where to listen. `:5000` and `[::]:5000` mean every address of the machine, IPv4 and IPv6. Port 0 takes a free one.",
+    )
+    .registry("REGISTRY_HTTP_ADDR"),
+    key(
+        "http",
+        "workers",
+        Field::Count { of: |c| &mut c.http.workers, min: 0, max: WORKERS_MAX },
+        "Threads that serve. 0 is one for each core.",
+    ),
+    key(
+        "http",
+        "connections_max",
+        Field::Count { of: |c| &mut c.http.connections_max, min: 1, max: CONNECTIONS_MAX },
+        "Connections open at once; further ones wait. Lowered at the start to fit the limit on open files.",
+    ),
+    key(
+        "http",
+        "header_timeout",
+        wait(|c| &mut c.http.header_timeout),
+        "How long a client may take to send the head of a request.",
+    ),
+    key(
+        "http",
+        "idle_timeout",
+        wait(|c| &mut c.http.idle_timeout),
+        "How long a connection may wait for its next request.",
+    ),
+    key(
+        "http",
+        "stall_timeout",
+        wait(|c| &mut c.http.stall_timeout),
+        "A client that reads nothing of its answer for this long is cut off.",
+    ),
+    key(
+        "http",
+        "drain_timeout",
+        Field::Duration { of: |c| &mut c.http.drain_timeout, min: Duration::ZERO, max: DAY },
+        "How long running transfers may go on after SIGTERM. Give the process manager a longer patience than this.",
+    ),
+    key(
+        "http",
+        "sendfile",
+        Field::Flag(|c| &mut c.http.sendfile),
+        "Send blobs from file to socket within the kernel. Off is for finding faults.",
+    ),
+    key(
+        "admin",
+        "addr",
+        Field::ListenOrOff(|c| &mut c.admin.addr),
+        "Where to listen for `/metrics`, `/livez` and `/readyz`.",
+    ),
+    key(
+        "storage",
+        "root",
+        Field::Path(|c| &mut c.storage.root),
+        "The folder that holds `docker/registry/v2`: a volume of registry:2 or an empty folder.",
+    )
+    .registry("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY"),
+    key(
+        "storage",
+        "ttl",
+        Field::DurationOrNever(|c| &mut c.storage.ttl),
+        "Remove what nobody has used for this long. 0 keeps everything. registry:2 and registry:3 remove after seven days \
+         even when their `proxy.ttl` is not set; Stopover removes only when told to, and counts from the last use.",
+    )
+    .registry("REGISTRY_PROXY_TTL"),
+    key(
+        "cache",
+        "tag_ttl",
+        span(|c| &mut c.cache.tag_ttl),
+        "How long a tag is served without asking the registry whether it has moved. 0 asks each time.",
+    ),
+    key(
+        "cache",
+        "stale_if_error",
+        span(|c| &mut c.cache.stale_if_error),
+        "How long a tag is served on while the registry cannot be reached or fails, from its last good check.",
+    ),
+    key(
+        "cache",
+        "stale_if_denied",
+        span(|c| &mut c.cache.stale_if_denied),
+        "How long a tag is served on while the registry answers 401 or 403, from its last good check.",
+    ),
+    key(
+        "cache",
+        "check_deadline",
+        Field::Duration { of: |c| &mut c.cache.check_deadline, min: MILLISECOND, max: Duration::from_secs(60) },
+        "How long a pull waits for such a check before it is answered with the tag in the cache.",
+    ),
+    key(
+        "cache",
+        "absent_ttl",
+        Field::Duration { of: |c| &mut c.cache.absent_ttl, min: Duration::ZERO, max: DAY },
+        "How long the registry's \"there is no such thing\" is believed.",
+    ),
+    key(
+        "cache",
+        "memory_bytes",
+        Field::Size { of: |c| &mut c.cache.memory_bytes, max: MEMORY_BYTES_MAX },
+        "Memory for manifests, so that a warm one needs no disk.",
+    ),
+    key("log", "level", Field::Level(|c| &mut c.log.level), "The least important lines that are written.")
+        .registry("REGISTRY_LOG_LEVEL"),
+    key(
+        "log",
+        "format",
+        Field::Format(|c| &mut c.log.format),
+        "`auto` is text on a terminal and JSON elsewhere.",
+    )
+    .registry("REGISTRY_LOG_FORMATTER"),
+    key("log", "access", Field::Flag(|c| &mut c.log.access), "Whether each request writes a line."),
+    key(
+        "upstream",
+        "registry",
+        Field::Host(|c| &mut c.upstream.registry),
+        "The registry's name for clients, logs and metrics. With `docker.io`, names without a slash mean `library/<name>`, \
+         wherever `url` points.",
+    ),
+    key(
+        "upstream",
+        "url",
+        Field::Url(|c| &mut c.upstream.url),
+        "Where the registry is reached: `http` or `https`, no path.",
+    )
+    .registry("REGISTRY_PROXY_REMOTEURL"),
+    key(
+        "upstream",
+        "username",
+        Field::Text(|c| &mut c.upstream.username),
+        "The account to pull with. Not set, or empty, is anonymous. Whoever reaches the mirror can pull what the account can.",
+    )
+    .registry("REGISTRY_PROXY_USERNAME"),
+    key(
+        "upstream",
+        "password",
+        Field::Secret(|c| &mut c.upstream.password),
+        "The account's password or, better, a read-only access token.",
+    )
+    .registry("REGISTRY_PROXY_PASSWORD"),
+    key(
+        "upstream",
+        "realms",
+        Field::Hosts(|c| &mut c.upstream.realms),
+        "Further hosts that may be given the account for a token. The registry's own host and those of well-known registries, \
+         such as `auth.docker.io` for `docker.io`, need not be named. Always encrypted, unless `url` is not.",
+    ),
+    key(
+        "upstream",
+        "connect_timeout",
+        wait(|c| &mut c.upstream.connect_timeout),
+        "How long connecting to the registry may take, TLS included.",
+    ),
+    key(
+        "upstream",
+        "answer_timeout",
+        wait(|c| &mut c.upstream.answer_timeout),
+        "How long the registry may take to begin its answer.",
+    ),
+    key(
+        "upstream",
+        "stall_timeout",
+        wait(|c| &mut c.upstream.stall_timeout),
+        "A transfer that brings nothing for this long is broken off and resumed from where it stands.",
+    ),
+];
+
+const fn key(section: &'static str, name: &'static str, field: Field, doc: &'static str) -> Key {
+    Key { section, name, field, registry: None, doc }
+}
+
+/// A wait for something that is under way; never zero, since that would forbid it.
+const fn wait(of: fn(&mut super::Config) -> &mut Duration) -> Field {
+    Field::Duration { of, min: MILLISECOND, max: DAY }
+}
+
+/// A span of time for which something holds.
+const fn span(of: fn(&mut super::Config) -> &mut Duration) -> Field {
+    Field::Duration { of, min: Duration::ZERO, max: Duration::from_secs(3_650 * 24 * 60 * 60) }
+}
+
+/// Returns the key of that name.
+pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}

@@ -1,0 +1,230 @@
+//! Every key by file and by environment, and what else a configuration promises.
+
+mod mistakes;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{keys::KEYS, *};
+
+fn from_file(text: &str) -> Result<Loaded, Mistakes> {
+    read(Some(("stopover.toml", text)), [])
+}
+
+fn from_environment(variables: &[(&str, &str)]) -> Result<Loaded, Mistakes> {
+    read(None, variables.iter().map(|(name, value)| (String::from(*name), String::from(*value))))
+}
+
+fn mistakes(read: Result<Loaded, Mistakes>) -> Vec<String> {
+    read.expect_err("it should be a mistake").0.iter().map(Mistake::to_string).collect()
+}
+
+/// A key, a value in TOML, the same in the environment, and whether a configuration has it.
+type Row = (&'static str, &'static str, &'static str, Has);
+type Has = fn(&Config) -> bool;
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// Every key once, with a value that is not its default.
+const ROWS: &[Row] = &[
+    ("http.addr", r#"["127.0.0.1:80", "[::1]:80"]"#, "127.0.0.1:80, [::1]:80", |c| {
+        c.http.addr == ["127.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()]
+    }),
+    ("http.workers", "3", "3", |c| c.http.workers == 3),
+    ("http.connections_max", "77", "77", |c| c.http.connections_max == 77),
+    ("http.header_timeout", r#""1s""#, "1s", |c| c.http.header_timeout == seconds(1)),
+    ("http.idle_timeout", r#""2s""#, "2s", |c| c.http.idle_timeout == seconds(2)),
+    ("http.stall_timeout", r#""3s""#, "3s", |c| c.http.stall_timeout == seconds(3)),
+    ("http.drain_timeout", "0", "0", |c| c.http.drain_timeout == seconds(0)),
+    ("http.sendfile", "false", "false", |c| !c.http.sendfile),
+    ("admin.addr", r#""off""#, "off", |c| c.admin.addr.is_none()),
+    ("storage.root", r#""/srv/x""#, "/srv/x", |c| c.storage.root == Path::new("/srv/x")),
+    ("storage.ttl", r#""7d""#, "7d", |c| c.storage.ttl == Some(seconds(604_800))),
+    ("cache.tag_ttl", r#""1h30m""#, "1h30m", |c| c.cache.tag_ttl == seconds(5_400)),
+    ("cache.stale_if_error", r#""365d""#, "365d", |c| c.cache.stale_if_error == seconds(31_536_000)),
+    ("cache.stale_if_denied", "0", "0", |c| c.cache.stale_if_denied == seconds(0)),
+    ("cache.check_deadline", r#""10ms""#, "10ms", |c| c.cache.check_deadline == Duration::from_millis(10)),
+    ("cache.absent_ttl", r#""4s""#, "4s", |c| c.cache.absent_ttl == seconds(4)),
+    ("cache.memory_bytes", r#""64MiB""#, "64MiB", |c| c.cache.memory_bytes == 64 << 20),
+    ("log.level", r#""debug""#, "debug", |c| c.log.level == Level::Debug),
+    ("log.format", r#""json""#, "json", |c| c.log.format == Format::Json),
+    ("log.access", "false", "false", |c| !c.log.access),
+    ("upstream.registry", r#""ghcr.io""#, "ghcr.io", |c| c.upstream.registry == "ghcr.io"),
+    ("upstream.url", r#""http://h:7000/""#, "http://h:7000/", |c| c.upstream.url == "http://h:7000"),
+    ("upstream.username", r#""ann""#, "ann", |c| c.upstream.username.as_deref() == Some("ann")),
+    ("upstream.password", r#""s3cret""#, "s3cret", |c| {
+        c.upstream.password.as_ref().is_some_and(|password| password.expose() == "s3cret")
+    }),
+    ("upstream.realms", r#"["a.example", "b.example:8443"]"#, "a.example,b.example:8443", |c| {
+        c.upstream.realms == ["a.example", "b.example:8443"]
+    }),
+    ("upstream.connect_timeout", r#""5s""#, "5s", |c| c.upstream.connect_timeout == seconds(5)),
+    ("upstream.answer_timeout", r#""6s""#, "6s", |c| c.upstream.answer_timeout == seconds(6)),
+    ("upstream.stall_timeout", r#""7s""#, "7s", |c| c.upstream.stall_timeout == seconds(7)),
+];
+
+/// Returns the other half of an account, which may not be set alone.
+fn other_half(path: &str) -> Option<&'static str> {
+    match path {
+        "upstream.username" => Some("password"),
+        "upstream.password" => Some("username"),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_table_of_this_test_has_every_key() {
+    let here: BTreeSet<String> = ROWS.iter().map(|row| row.0.to_owned()).collect();
+    let keys: BTreeSet<String> = KEYS.iter().map(keys::Key::path).collect();
+    assert_eq!(here, keys);
+    assert_eq!(keys.len(), KEYS.len(), "a key stands twice in the table");
+}
+
+#[test]
+fn every_key_is_set_by_file_and_by_environment() {
+    for &(path, toml, text, has) in ROWS {
+        assert!(!has(&Config::default()), "{path}: the value is the default");
+        let (section, name) = path.split_once('.').unwrap();
+        let more = other_half(path);
+        let extra = more.map(|name| format!("{name} = \"x\"\n")).unwrap_or_default();
+        let file = format!("[{section}]\n{name} = {toml}\n{extra}");
+        let loaded = from_file(&file).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert!(has(&loaded.config), "{path} by file: {:?}", loaded.config);
+
+        let variable = |name: &str| format!("STOPOVER_{section}__{name}").to_uppercase();
+        let mut variables = vec![(variable(name), text.to_owned())];
+        variables.extend(more.map(|name| (variable(name), "x".to_owned())));
+        let loaded = read(None, variables).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert!(has(&loaded.config), "{path} by environment: {:?}", loaded.config);
+    }
+}
+
+#[test]
+fn nothing_set_is_a_mirror_of_docker_hub() {
+    let loaded = read(None, []).unwrap();
+    assert_eq!(loaded, Loaded { config: Config::default(), warnings: Vec::new(), file: None });
+    assert!(loaded.config.upstream.library());
+    assert_eq!(loaded.config.upstream.url, "https://registry-1.docker.io");
+    assert_eq!(loaded.config.http.addr, ["[::]:5000".parse().unwrap()]);
+}
+
+#[test]
+fn the_environment_wins_over_the_file_and_ours_over_registrys() {
+    let file = "[upstream]\nurl = \"http://file\"\n[log]\nlevel = \"error\"\n[storage]\nroot = \"/file\"\n";
+    let variables = [
+        ("REGISTRY_PROXY_REMOTEURL", "http://registrys"),
+        ("STOPOVER_UPSTREAM__URL", "http://ours"),
+        ("REGISTRY_LOG_LEVEL", "debug"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let config = read(Some(("stopover.toml", file)), variables).unwrap().config;
+    assert_eq!(config.upstream.url, "http://ours");
+    assert_eq!(config.log.level, Level::Debug);
+    assert_eq!(config.storage.root, Path::new("/file"));
+}
+
+#[test]
+fn registry_2s_variables_work_as_they_do_there() {
+    let table: [(&str, &str, Has); 17] = [
+        ("REGISTRY_PROXY_REMOTEURL", "http://127.0.0.1:7000", |c| {
+            c.upstream.url == "http://127.0.0.1:7000" && c.upstream.library()
+        }),
+        ("REGISTRY_PROXY_REMOTEURL", "\"https://registry-1.docker.io/\"", |c| {
+            c.upstream.url == "https://registry-1.docker.io"
+        }),
+        ("REGISTRY_PROXY_TTL", "168h", |c| c.storage.ttl == Some(seconds(604_800))),
+        ("REGISTRY_PROXY_TTL", "1h30m", |c| c.storage.ttl == Some(seconds(5_400))),
+        ("REGISTRY_PROXY_TTL", "1000000000", |c| c.storage.ttl == Some(seconds(1))),
+        ("REGISTRY_PROXY_TTL", "0", |c| c.storage.ttl.is_none()),
+        ("REGISTRY_PROXY_TTL", "-1", |c| c.storage.ttl.is_none()),
+        ("REGISTRY_PROXY_TTL", "-1h", |c| c.storage.ttl.is_none()),
+        ("REGISTRY_HTTP_ADDR", ":5005", |c| c.http.addr == ["[::]:5005".parse().unwrap()]),
+        ("REGISTRY_HTTP_ADDR", "127.0.0.1:80", |c| c.http.addr == ["127.0.0.1:80".parse().unwrap()]),
+        ("REGISTRY_HTTP_ADDR", "localhost:5000", |c| c.http.addr == ["127.0.0.1:5000".parse().unwrap()]),
+        ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", "/data", |c| c.storage.root == Path::new("/data")),
+        ("REGISTRY_LOG_LEVEL", "Warn", |c| c.log.level == Level::Warn),
+        ("REGISTRY_LOG_FORMATTER", "text", |c| c.log.format == Format::Text),
+        ("REGISTRY_LOG_FORMATTER", "logstash", |c| c.log.format == Format::Json),
+        ("REGISTRY_STORAGE", "filesystem", |c| *c == Config::default()),
+        ("REGISTRY_PROXY_USERNAME", "", |c| *c == Config::default()),
+    ];
+    for (name, value, has) in table {
+        let loaded = from_environment(&[(name, value)]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert!(has(&loaded.config), "{name}={value}: {:?}", loaded.config);
+        assert_eq!(loaded.warnings, [""; 0], "{name}={value}");
+    }
+    let account = [("REGISTRY_PROXY_USERNAME", "ann"), ("REGISTRY_PROXY_PASSWORD", "'p\"w'")];
+    let upstream = from_environment(&account).unwrap().config.upstream;
+    assert_eq!(upstream.username.as_deref(), Some("ann"));
+    assert_eq!(upstream.password.unwrap().expose(), "p\"w");
+}
+
+#[test]
+fn what_is_not_ours_warns_and_goes_on() {
+    let variables = [
+        ("REGISTRY_HTTP_DEBUG_ADDR", ":5001"),
+        ("REGISTRY_PORT", "tcp://10.0.0.1:5000"),
+        ("STOPOVER_PORT_5000_TCP_ADDR", "10.0.0.1"),
+        ("STOPOVER_SERVICE_HOST", "10.0.0.1"),
+        ("STOPOVER_CONFIG", "read by load"),
+        ("PATH", "/bin"),
+    ];
+    let warnings = [
+        "REGISTRY_HTTP_DEBUG_ADDR: ignored, since no setting of Stopover answers to it",
+        "REGISTRY_PORT: ignored, since no setting of Stopover answers to it",
+        "STOPOVER_PORT_5000_TCP_ADDR: ignored, since it looks like Kubernetes' own for a service",
+        "STOPOVER_SERVICE_HOST: ignored, since it looks like Kubernetes' own for a service",
+    ];
+    assert_eq!(from_environment(&variables).unwrap().warnings, warnings);
+}
+
+#[test]
+fn a_password_over_plain_http_warns_unless_it_stays_on_the_machine() {
+    let with = |url| {
+        let account = [("STOPOVER_UPSTREAM__USERNAME", "ann"), ("STOPOVER_UPSTREAM__PASSWORD", "s3cret")];
+        from_environment(&[account[0], account[1], ("STOPOVER_UPSTREAM__URL", url)]).unwrap().warnings
+    };
+    let warning = "STOPOVER_UPSTREAM__URL: the account's password goes to http://hub.example unencrypted";
+    assert_eq!(with("http://hub.example"), [warning]);
+    assert_eq!(with("http://127.0.0.1:7000"), [""; 0]);
+    assert_eq!(with("https://hub.example"), [""; 0]);
+}
+
+#[test]
+fn what_is_in_force_is_a_file_that_sets_the_same() {
+    let default = Config::default().effective();
+    assert_eq!(from_file(&default).unwrap().config, Config::default());
+    for (path, toml, _, has) in ROWS.iter().filter(|row| other_half(row.0).is_none()) {
+        let config = from_file(&format!("{path} = {toml}")).unwrap().config;
+        assert!(has(&from_file(&config.effective()).unwrap().config), "{path}");
+    }
+    let account = from_file("upstream = { username = \"ann\", password = \"hunter2\" }").unwrap().config;
+    assert!(account.effective().contains("username = \"ann\"\npassword = \"***\"\n"));
+}
+
+#[test]
+fn a_named_file_must_be_there_and_readable() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("missing.toml");
+    let want = format!("{}: cannot be read: No such file or directory (os error 2)", path.display());
+    assert_eq!(mistakes(load(Some(&path))), [want]);
+    std::fs::write(&path, vec![b'#'; 1 + (1 << 20)]).unwrap();
+    assert_eq!(
+        mistakes(load(Some(&path))),
+        [format!("{}: cannot be read: longer than 1 MiB", path.display())]
+    );
+    std::fs::write(&path, "[cache]\ntag_ttl = \"5m\"\n").unwrap();
+    let loaded = load(Some(&path)).unwrap();
+    assert_eq!((loaded.config.cache.tag_ttl, loaded.file), (seconds(300), Some(path)));
+}
+
+#[test]
+fn the_reference_in_docs_is_current() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");
+    let there = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        there == reference(),
+        "docs/configuration.md is not current: run `cargo run -- check --reference > docs/configuration.md`"
+    );
+}

@@ -1,0 +1,279 @@
+//! Values as people write them: durations, sizes, addresses, hosts and URLs, from text and back.
+//!
+//! Pure functions; each returns `None` where the text is not such a value. Only [`listen`] may ask the resolver, for a
+//! host name to listen on.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    time::Duration,
+};
+
+use http::uri::Authority;
+
+const NANOS_PER_SECOND: u128 = 1_000_000_000;
+const SECONDS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+const SIZES: [(u32, &str); 5] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B")];
+/// Whole seconds below this are shown as such: `75s` reads better than `1m15s`.
+const SHOWN_IN_SECONDS_BELOW: u64 = 120;
+
+/// Returns the duration that `text` names in Go's way, such as `1h30m`, `1.5s` or `0`, with `d` for days besides.
+pub(super) fn duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut nanos = 0u128;
+    while !rest.is_empty() {
+        let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (number, after) = rest.split_at(number_len);
+        let unit_len = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
+        let (unit, after) = after.split_at(unit_len);
+        nanos = nanos.checked_add(scaled(number, nanos_of(unit)?)?)?;
+        rest = after;
+    }
+    let seconds = u64::try_from(nanos / NANOS_PER_SECOND).ok()?;
+    let nanos = u32::try_from(nanos % NANOS_PER_SECOND).ok()?;
+    (!text.is_empty()).then(|| Duration::new(seconds, nanos))
+}
+
+fn nanos_of(unit: &str) -> Option<u128> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => NANOS_PER_SECOND,
+        "m" => 60 * NANOS_PER_SECOND,
+        "h" => 3_600 * NANOS_PER_SECOND,
+        "d" => 86_400 * NANOS_PER_SECOND,
+        _ => return None,
+    })
+}
+
+/// Returns `number`, which may have a fraction, times `unit`; what is less than one is cut off.
+fn scaled(number: &str, unit: u128) -> Option<u128> {
+    const FRACTION_DIGITS_MAX: usize = 18;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if whole.is_empty() && fraction.is_empty() || fraction.len() > FRACTION_DIGITS_MAX {
+        return None;
+    }
+    let digits = |text: &str| {
+        if text.is_empty() { Some(0) } else { text.parse::<u64>().ok().map(u128::from) }
+    };
+    let tenths = 10u128.pow(u32::try_from(fraction.len()).ok()?);
+    digits(whole)?.checked_mul(unit)?.checked_add(digits(fraction)?.checked_mul(unit)? / tenths)
+}
+
+/// Returns `duration` as [`duration()`] reads it.
+pub(super) fn show_duration(duration: Duration) -> String {
+    let whole = duration.as_secs();
+    if duration.subsec_nanos() > 0 {
+        let millis = duration.as_millis();
+        return if duration.subsec_nanos().is_multiple_of(1_000_000) {
+            format!("{millis}ms")
+        } else {
+            format!("{}ns", duration.as_nanos())
+        };
+    }
+    if whole == 0 {
+        return "0".to_owned();
+    }
+    if whole < SHOWN_IN_SECONDS_BELOW {
+        return format!("{whole}s");
+    }
+    let mut rest = whole;
+    let mut text = String::new();
+    for (seconds, unit) in SECONDS {
+        if rest >= seconds {
+            text += &format!("{}{unit}", rest / seconds);
+            rest %= seconds;
+        }
+    }
+    text
+}
+
+/// Returns the bytes that `text` names, such as `64MiB`.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let (shift, unit) = SIZES.into_iter().find(|(_, unit)| text.ends_with(unit))?;
+    let number = text.strip_suffix(unit)?.trim_end();
+    let all_digits = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    number.parse::<u64>().ok().filter(|_| all_digits)?.checked_mul(1 << shift)
+}
+
+/// Returns `bytes` as [`size()`] reads it.
+pub(super) fn show_size(bytes: u64) -> String {
+    let whole = |shift: u32| bytes != 0 && bytes.trailing_zeros() >= shift;
+    let (shift, unit) = SIZES.into_iter().find(|(shift, _)| whole(*shift)).unwrap_or((0, "B"));
+    format!("{}{unit}", bytes >> shift)
+}
+
+/// Returns where to listen: `127.0.0.1:5000`, `[::1]:5000`, `:5000` for every address of the machine, or `host:5000`.
+///
+/// A host name with several addresses gives the first IPv4 one, as it does in registry:2.
+pub(super) fn listen(text: &str) -> Option<SocketAddr> {
+    if let Ok(addr) = text.parse() {
+        return Some(addr);
+    }
+    let (name, port) = text.rsplit_once(':')?;
+    let port: u16 = port.parse().ok()?;
+    match name {
+        "" => Some(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)),
+        "localhost" => Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)),
+        name => {
+            host(name)?;
+            let all: Vec<SocketAddr> = (name, port).to_socket_addrs().ok()?.collect();
+            all.iter().find(|addr| addr.is_ipv4()).or(all.first()).copied()
+        }
+    }
+}
+
+/// Returns `text`, a host with an optional port, in lower case.
+pub(super) fn host(text: &str) -> Option<String> {
+    let authority: Authority = text.parse().ok()?;
+    let host = authority.host();
+    let port_right = match authority.as_str().strip_prefix(host)? {
+        "" => true,
+        port => port.strip_prefix(':')?.parse::<u16>().is_ok_and(|port| port > 0) && !port.contains('+'),
+    };
+    let host_right = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            host.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    };
+    (port_right && host_right).then(|| text.to_ascii_lowercase())
+}
+
+/// Returns `text`, a registry's URL, without a slash at its end and in lower case.
+pub(super) fn url(text: &str) -> Option<String> {
+    let (scheme, rest) = text.split_once("://")?;
+    let scheme = scheme.to_ascii_lowercase();
+    let host = host(rest.strip_suffix('/').unwrap_or(rest))?;
+    matches!(scheme.as_str(), "http" | "https").then(|| format!("{scheme}://{host}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        let table = [
+            ("0", Some(Duration::ZERO)),
+            ("0s", Some(Duration::ZERO)),
+            ("60s", Some(Duration::from_secs(60))),
+            ("5m", Some(Duration::from_secs(300))),
+            ("1h30m", Some(Duration::from_secs(5_400))),
+            ("7d", Some(Duration::from_secs(604_800))),
+            ("1.5h", Some(Duration::from_secs(5_400))),
+            (".5s", Some(Duration::from_millis(500))),
+            ("1.s", Some(Duration::from_secs(1))),
+            ("250ms", Some(Duration::from_millis(250))),
+            ("3us", Some(Duration::from_micros(3))),
+            ("3µs", Some(Duration::from_micros(3))),
+            ("42ns", Some(Duration::from_nanos(42))),
+            ("1m30s500ms", Some(Duration::from_millis(90_500))),
+            ("", None),
+            ("60", None),
+            ("s", None),
+            (".s", None),
+            ("1..5s", None),
+            ("1.2.3s", None),
+            ("60 s", None),
+            ("-1s", None),
+            ("+1s", None),
+            ("1w", None),
+            ("1H", None),
+            ("99999999999999999999s", None),
+            ("18446744073709551615d", None),
+        ];
+        for (text, want) in table {
+            assert_eq!(duration(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_as_the_same() {
+        for text in ["0", "1s", "75s", "2m", "1h30m", "7d", "1d1h1m1s", "250ms", "1500ms", "42ns"] {
+            assert_eq!(show_duration(duration(text).unwrap()), text);
+        }
+        for text in ["0B", "1B", "1000B", "1KiB", "1536B", "16MiB", "3GiB", "2TiB"] {
+            assert_eq!(show_size(size(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn sizes_need_a_unit() {
+        let table = [
+            ("64MiB", Some(64 << 20)),
+            ("1 GiB", Some(1 << 30)),
+            ("0B", Some(0)),
+            ("64", None),
+            ("MiB", None),
+            ("-1B", None),
+            ("+1B", None),
+            ("1.5GiB", None),
+            ("64MB", None),
+            ("64mib", None),
+            ("99999999TiB", None),
+        ];
+        for (text, want) in table {
+            assert_eq!(size(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_to_listen_on_are_those_of_registry_2() {
+        let table = [
+            (":5000", Some("[::]:5000")),
+            ("0.0.0.0:5000", Some("0.0.0.0:5000")),
+            ("127.0.0.1:0", Some("127.0.0.1:0")),
+            ("[::1]:80", Some("[::1]:80")),
+            ("localhost:5000", Some("127.0.0.1:5000")),
+            ("5000", None),
+            ("localhost", None),
+            ("localhost:", None),
+            (":65536", None),
+            ("::1:80x", None),
+            ("a b:80", None),
+            ("", None),
+        ];
+        for (text, want) in table {
+            assert_eq!(listen(text), want.map(|addr| addr.parse().unwrap()), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_is_a_scheme_a_host_and_maybe_a_port() {
+        let table = [
+            ("https://registry-1.docker.io", Some("https://registry-1.docker.io")),
+            ("https://registry-1.docker.io/", Some("https://registry-1.docker.io")),
+            ("HTTP://Mirror.Example:7000", Some("http://mirror.example:7000")),
+            ("http://127.0.0.1:7000", Some("http://127.0.0.1:7000")),
+            ("http://[::1]:7000", Some("http://[::1]:7000")),
+            ("registry-1.docker.io", None),
+            ("ftp://registry-1.docker.io", None),
+            ("https://", None),
+            ("https:///", None),
+            ("https://host/path", None),
+            ("https://host//", None),
+            ("https://host?x", None),
+            ("https://host#x", None),
+            ("https://user:pass@host", None),
+            ("https://host:0", None),
+            ("https://host:99999", None),
+            ("https://host:", None),
+            ("https://:80", None),
+            ("https://host:+80", None),
+            ("https://[host]", None),
+            ("https://[::1", None),
+            ("https://-host", None),
+            ("https://h\u{f6}st", None),
+            ("https://ho st", None),
+            ("https://ho_st", Some("https://ho_st")),
+        ];
+        for (text, want) in table {
+            assert_eq!(url(text).as_deref(), want, "{text:?}");
+        }
+    }
+}

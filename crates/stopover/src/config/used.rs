@@ -1,0 +1,255 @@
+//! The configuration as used: checked values, plain types, every default in one place.
+//!
+//! Whoever takes a part of it need not check again. It promises that no password leaves it by accident: a [`Secret`]
+//! shows itself only where asked to. It knows nothing of files, of the environment or of how a value was written.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(60 * 60);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// The pull port.
+    pub http: Http,
+    /// The operator's port.
+    pub admin: Admin,
+    /// The disk.
+    pub storage: Storage,
+    /// What is believed, and for how long.
+    pub cache: Cache,
+    /// The log.
+    pub log: Log,
+    /// The registry that is mirrored.
+    pub upstream: Upstream,
+}
+
+/// The pull port and its connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// Where clients are listened for; at least one. `[::]` stands for IPv4 too.
+    pub addr: Vec<SocketAddr>,
+    /// Threads that serve; 0 is one for each core.
+    pub workers: usize,
+    /// Connections open at once; the server lowers it to fit the limit on open files.
+    pub connections_max: usize,
+    /// How long a client may take to send the head of a request.
+    pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
+    /// How long a client may read nothing of an answer.
+    pub stall_timeout: Duration,
+    /// How long running transfers may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Whether blobs go from file to socket within the kernel.
+    pub sendfile: bool,
+}
+
+/// The operator's port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where the operator is listened for; `None` is nowhere.
+    pub addr: Option<SocketAddr>,
+}
+
+/// The disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Storage {
+    /// The folder that holds `docker/registry/v2`.
+    pub root: PathBuf,
+    /// How long content is kept that nobody uses; `None` is for ever.
+    pub ttl: Option<Duration>,
+}
+
+/// What is believed, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    /// How long a tag is served without asking the registry.
+    pub tag_ttl: Duration,
+    /// How long a tag is served on while the registry fails.
+    pub stale_if_error: Duration,
+    /// How long a tag is served on while the registry says 401 or 403.
+    pub stale_if_denied: Duration,
+    /// How long a check of a tag may take before the cached one is served.
+    pub check_deadline: Duration,
+    /// How long "there is no such thing" is believed.
+    pub absent_ttl: Duration,
+    /// Bytes of manifests kept in memory.
+    pub memory_bytes: u64,
+}
+
+/// The log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important lines that are written.
+    pub level: Level,
+    /// What a line looks like.
+    pub format: Format,
+    /// Whether each request writes a line.
+    pub access: bool,
+}
+
+/// How important a log line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// Something is lost or broken.
+    Error,
+    /// Something should be looked at.
+    Warn,
+    /// What happened.
+    Info,
+    /// How it happened.
+    Debug,
+}
+
+/// What a log line looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One line of `key=value`.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The registry that is mirrored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name for clients, logs and metrics: a host with an optional port.
+    pub registry: String,
+    /// Where it is reached: `http` or `https`, a host, an optional port; no path and no slash at the end.
+    pub url: String,
+    /// The account; `None` is anonymous. Set exactly when `password` is.
+    pub username: Option<String>,
+    /// The account's password or access token.
+    pub password: Option<Secret>,
+    /// Further hosts, with an optional port, that may be given the account for a token.
+    pub realms: Vec<String>,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+    /// How long the head of an answer may take.
+    pub answer_timeout: Duration,
+    /// How long a transfer may bring nothing.
+    pub stall_timeout: Duration,
+}
+
+impl Upstream {
+    /// Returns whether names without a slash mean `library/<name>`, as they do on Docker Hub and on nothing else.
+    pub fn library(&self) -> bool {
+        self.registry == "docker.io"
+    }
+}
+
+/// A password or token that shows itself only to [`Secret::expose`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Returns a secret that holds `value`.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// Returns the value: for the one header that carries it, never for a log, a message or a path.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Level {
+    /// Returns the level's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        }
+    }
+}
+
+impl Format {
+    /// Returns the format's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            addr: vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 5000)],
+            workers: 0,
+            connections_max: 10_000,
+            header_timeout: 30 * SECOND,
+            idle_timeout: 75 * SECOND,
+            stall_timeout: 120 * SECOND,
+            drain_timeout: 60 * SECOND,
+            sendfile: true,
+        }
+    }
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { addr: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001)) }
+    }
+}
+
+impl Default for Storage {
+    fn default() -> Self {
+        Self { root: PathBuf::from("/var/lib/registry"), ttl: None }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            tag_ttl: 60 * SECOND,
+            stale_if_error: 7 * DAY,
+            stale_if_denied: HOUR,
+            check_deadline: 3 * SECOND,
+            absent_ttl: 10 * SECOND,
+            memory_bytes: 16 << 20,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Level::Info, format: Format::Auto, access: true }
+    }
+}
+
+impl Default for Upstream {
+    fn default() -> Self {
+        Self {
+            registry: "docker.io".to_owned(),
+            url: "https://registry-1.docker.io".to_owned(),
+            username: None,
+            password: None,
+            realms: Vec::new(),
+            connect_timeout: 3 * SECOND,
+            answer_timeout: 10 * SECOND,
+            stall_timeout: 15 * SECOND,
+        }
+    }
+}

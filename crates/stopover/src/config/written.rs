@@ -1,0 +1,223 @@
+//! The configuration as written: settings with their places, from the file and from the environment.
+//!
+//! It promises that each setting names a key that exists and that later ones win over earlier ones. It does not know
+//! whether a value is right.
+
+use std::ops::Range;
+
+use toml::{Spanned, de::DeTable, de::DeValue};
+
+use super::{
+    field::Value,
+    keys::{self, Key, SECTIONS},
+    mistake::{Mistake, Place},
+};
+
+/// What begins the name of each of our variables.
+const OURS: &str = "STOPOVER_";
+/// What begins the name of each of registry:2's.
+const REGISTRYS: &str = "REGISTRY_";
+/// The variable that names the file.
+pub(super) const FILE_VARIABLE: &str = "STOPOVER_CONFIG";
+
+/// One key set to one value.
+pub(super) struct Setting {
+    pub(super) key: &'static Key,
+    pub(super) value: Value,
+    pub(super) place: Place,
+}
+
+/// All that was written, in the order in which it counts: later settings win.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) settings: Vec<Setting>,
+    pub(super) mistakes: Vec<Mistake>,
+    pub(super) warnings: Vec<String>,
+}
+
+impl Written {
+    /// Adds what stands in `text`, the content of the file `name`.
+    pub(super) fn read_file(&mut self, name: &str, text: &str) {
+        let at = |span: Range<usize>| Place::within(name, text, span.start);
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // The error's own text repeats the line, and with it maybe a password; its message does not.
+            self.mistakes.extend(errors.iter().map(|error| {
+                Mistake::new(
+                    at(error.span().unwrap_or(0..0)),
+                    format!("not TOML: {}", one_line(error.message())),
+                )
+            }));
+            return;
+        }
+        let mut found = Vec::new();
+        for (section, content) in document.get_ref() {
+            found.extend(read_section(section, content));
+        }
+        found.sort_by_key(|(span, _)| span.start);
+        for (span, found) in found {
+            match found {
+                Found::Setting(key, value) => self.settings.push(Setting { key, value, place: at(span) }),
+                Found::Mistake(mistake) => self.mistakes.push(mistake(at(span))),
+            }
+        }
+    }
+
+    /// Adds what stands in the environment: registry:2's variables, then ours.
+    pub(super) fn read_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
+        let mut variables: Vec<_> = variables.into_iter().collect();
+        variables.sort();
+        for (name, text) in variables.iter().filter(|(name, _)| name.starts_with(REGISTRYS)) {
+            self.read_registrys(name, text);
+        }
+        for (name, text) in variables.iter().filter(|(name, _)| name.starts_with(OURS)) {
+            self.read_ours(name, text);
+        }
+    }
+
+    /// Returns where the setting of this key that counts was written.
+    pub(super) fn place(&self, section: &str, name: &str) -> Option<Place> {
+        let last =
+            self.settings.iter().rfind(|setting| setting.key.section == section && setting.key.name == name);
+        last.map(|setting| setting.place.clone())
+    }
+
+    fn read_ours(&mut self, name: &str, text: &str) {
+        if name == FILE_VARIABLE {
+            return;
+        }
+        if is_service_link(name) {
+            self.warnings.push(format!("{name}: ignored, since it looks like Kubernetes' own for a service"));
+            return;
+        }
+        let Some(key) = keys::KEYS.iter().find(|key| key.variable() == name) else {
+            self.mistakes.push(Mistake::unknown_variable(name));
+            return;
+        };
+        self.settings.push(Setting {
+            key,
+            value: key.field.read(text),
+            place: Place::Variable(name.to_owned()),
+        });
+    }
+
+    /// registry:2 reads values as YAML, so that a quoted one is the same as the bare one and an empty one is not set.
+    fn read_registrys(&mut self, name: &str, text: &str) {
+        let place = Place::Variable(name.to_owned());
+        let text = unquoted(text);
+        if name == "REGISTRY_STORAGE" {
+            if !matches!(text, "" | "filesystem") {
+                self.mistakes.push(Mistake::new(place, "expected filesystem, the only storage there is"));
+            }
+            return;
+        }
+        let Some(key) = keys::KEYS.iter().find(|key| key.registry == Some(name)) else {
+            self.warnings.push(format!("{name}: ignored, since no setting of Stopover answers to it"));
+            return;
+        };
+        if text.is_empty() {
+            return;
+        }
+        let value = match name {
+            "REGISTRY_PROXY_TTL" => Value::Text(registrys_ttl(text)),
+            "REGISTRY_LOG_FORMATTER" if text == "logstash" => Value::Text("json".to_owned()),
+            _ => key.field.read(text),
+        };
+        self.settings.push(Setting { key, value, place });
+    }
+}
+
+/// Something found in a file, at a place still to be named.
+enum Found {
+    Setting(&'static Key, Value),
+    Mistake(Box<dyn FnOnce(Place) -> Mistake>),
+}
+
+impl Found {
+    fn mistake(make: impl FnOnce(Place) -> Mistake + 'static) -> Self {
+        Self::Mistake(Box::new(make))
+    }
+}
+
+type Name<'a> = Spanned<std::borrow::Cow<'a, str>>;
+
+fn read_section(name: &Name<'_>, content: &Spanned<DeValue<'_>>) -> Vec<(Range<usize>, Found)> {
+    let section = name.get_ref().to_string();
+    let known = SECTIONS.iter().any(|(known, _)| *known == section);
+    let table = match content.get_ref() {
+        DeValue::Table(table) if known => table,
+        DeValue::Table(_) => {
+            return vec![(
+                name.span(),
+                Found::mistake(move |place| Mistake::unknown_section(place, &section)),
+            )];
+        }
+        _ if known => {
+            let what = format!("{section}: expected a section, [{section}]");
+            return vec![(name.span(), Found::mistake(move |place| Mistake::new(place, what)))];
+        }
+        _ => {
+            return vec![(
+                name.span(),
+                Found::mistake(move |place| Mistake::unknown_key(place, "", &section)),
+            )];
+        }
+    };
+    let each = table.iter().map(|(name, value)| match keys::find(&section, name.get_ref()) {
+        Some(key) => (value.span(), Found::Setting(key, read_value(value.get_ref()))),
+        None => {
+            let (section, key) = (section.clone(), name.get_ref().to_string());
+            (name.span(), Found::mistake(move |place| Mistake::unknown_key(place, &section, &key)))
+        }
+    });
+    each.collect()
+}
+
+fn read_value(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or(Value::Other("a number that is too large"), Value::Integer),
+        DeValue::Boolean(flag) => Value::Flag(*flag),
+        DeValue::Array(list) => Value::List(list.iter().map(|value| read_value(value.get_ref())).collect()),
+        DeValue::Float(_) => Value::Other("a number with a fraction"),
+        DeValue::Datetime(_) => Value::Other("a date"),
+        DeValue::Table(_) => Value::Other("a table"),
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Takes a pair of quotes off, as YAML does; escapes within them are left alone.
+fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    let inner = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(text)
+}
+
+/// Returns registry 3's `proxy.ttl` in our words: there a bare number counts nanoseconds, and zero or less is "never".
+fn registrys_ttl(text: &str) -> String {
+    match text.parse::<i64>() {
+        Ok(nanos) if nanos > 0 => format!("{nanos}ns"),
+        Ok(_) => "0".to_owned(),
+        Err(_) => match text.strip_prefix('-') {
+            Some(positive) if super::units::duration(positive).is_some() => "0".to_owned(),
+            _ => text.to_owned(),
+        },
+    }
+}
+
+/// Returns whether Kubernetes sets a variable of this name for a service called `stopover` or `stopover-...`:
+/// `STOPOVER_SERVICE_HOST`, `STOPOVER_PORT`, `STOPOVER_PORT_5000_TCP_ADDR` and so on.
+fn is_service_link(name: &str) -> bool {
+    let numbered =
+        || name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+    !name.contains("__")
+        && (name.ends_with("_SERVICE_HOST")
+            || name.ends_with("_SERVICE_PORT")
+            || name.contains("_SERVICE_PORT_")
+            || name.ends_with("_PORT")
+            || numbered())
+}

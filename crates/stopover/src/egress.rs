@@ -1,0 +1,216 @@
+//! The way out: the only place that opens connections to other machines.
+//!
+//! One [`Egress`] is one way out: its proxies, its trusted certificates, its pool of kept-alive connections. It sends
+//! a request and returns the head of the answer, within a deadline; it follows no redirect, stores no cookie, adds no
+//! credential but the proxy's own, and connects only to addresses that the [`Reach`] of the request allows. It must
+//! not know what a registry is.
+
+mod address;
+mod body;
+mod connect;
+mod flight;
+mod names;
+mod proxy;
+
+use std::{error::Error as StdError, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri, header::PROXY_AUTHORIZATION};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper_util::{
+    client::{
+        legacy::{Client, connect::HttpInfo},
+        proxy::matcher::Matcher,
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use tokio::time::{Instant, timeout_at};
+
+pub(crate) use self::flight::Flights;
+pub use self::{
+    address::is_public,
+    body::{Steady, collect},
+    proxy::Proxies,
+};
+use self::{
+    connect::{ConnectError, Connector},
+    names::Names,
+};
+
+/// How much of an answer one connection holds in memory, and how long an answer's head may be, in bytes. Two hundred
+/// fills at once must fit 64 MiB; larger buffers were not faster on loopback.
+const READ_BUFFER_BYTES: usize = 64 << 10;
+/// How long an unused connection is kept.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+/// How many unused connections are kept for one host.
+const IDLE_PER_HOST_MAX: usize = 16;
+
+/// What makes one way out.
+#[derive(Clone, Debug)]
+pub struct EgressOptions {
+    /// How long one address may take to accept a connection; TLS gets as long again.
+    pub connect_timeout: Duration,
+    /// Which proxies to go through.
+    pub proxies: Proxies,
+}
+
+impl Default for EgressOptions {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(3), proxies: Proxies::FromEnvironment }
+    }
+}
+
+/// Which addresses a request may connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Any: the operator named the host.
+    Named,
+    /// Only public ones: the host's name came from data, such as a redirect. Refuses loopback, private, link-local
+    /// and other special addresses, whatever name stands for them.
+    Public,
+}
+
+/// One way out.
+pub struct Egress {
+    named: Client<Connector, Empty<Bytes>>,
+    public: Client<Connector, Empty<Bytes>>,
+    proxies: Arc<Matcher>,
+}
+
+impl Egress {
+    /// Returns a way out. Reads the trusted certificates of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` count) and
+    /// takes Mozilla's where there are none.
+    pub fn new(options: &EgressOptions) -> Arc<Self> {
+        let proxies = Arc::new(options.proxies.matcher());
+        let tls = Arc::new(connect::tls_config());
+        let names = Arc::new(Names::default());
+        let client = |reach| {
+            let connector = Connector::new(reach, options.connect_timeout, &proxies, &tls, &names);
+            Client::builder(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(IDLE_MAX)
+                .pool_max_idle_per_host(IDLE_PER_HOST_MAX)
+                .http1_max_buf_size(READ_BUFFER_BYTES)
+                .build(connector)
+        };
+        Arc::new(Self { named: client(Reach::Named), public: client(Reach::Public), proxies })
+    }
+
+    /// Sends a request and returns the head of the answer with the body still on its way. Fails at `deadline`.
+    pub async fn send(
+        &self,
+        mut request: Request<Empty<Bytes>>,
+        reach: Reach,
+        deadline: Instant,
+    ) -> Result<Response<Incoming>, EgressError> {
+        let uri = request.uri().clone();
+        if uri.scheme_str() == Some("http")
+            && let Some(value) = self.proxies.intercept(&uri).and_then(|proxy| proxy.basic_auth().cloned())
+        {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        }
+        let client = match reach {
+            Reach::Named => &self.named,
+            Reach::Public => &self.public,
+        };
+        match timeout_at(deadline, client.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(EgressError::of_request(&error, &uri)),
+            Err(_) => {
+                let message = format!("no answer from {} in time", host_of(&uri));
+                Err(EgressError { kind: EgressErrorKind::Timeout, message })
+            }
+        }
+    }
+}
+
+/// Returns whether the answer came straight from a machine whose address is not public; false where a proxy stands
+/// between, since then its address says nothing.
+pub fn came_from_inside<B>(response: &Response<B>) -> bool {
+    response.extensions().get::<HttpInfo>().is_some_and(|info| !is_public(info.remote_addr().ip()))
+}
+
+/// A request that got no answer, or an answer whose body broke off.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct EgressError {
+    /// What went wrong, as a closed set to decide by.
+    pub kind: EgressErrorKind,
+    /// What went wrong, for people. Holds no URL beyond the host.
+    pub message: String,
+}
+
+/// What went wrong on the way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EgressErrorKind {
+    /// The host has no address that the request may connect to.
+    Forbidden,
+    /// No connection: DNS, refused, unreachable, a proxy's refusal. Nothing was sent.
+    Connect,
+    /// No connection in time. Nothing was sent.
+    ConnectTimeout,
+    /// The certificate or the handshake is not right. Nothing was sent.
+    Tls,
+    /// No answer, or no more of it, in time.
+    Timeout,
+    /// The connection ended before the answer did.
+    Broken,
+    /// What came is not HTTP as it should be, or too large.
+    Malformed,
+}
+
+impl EgressError {
+    fn of_request(error: &(dyn StdError + 'static), uri: &Uri) -> Self {
+        let host = host_of(uri);
+        if let Some(cause) = find::<ConnectError>(error) {
+            return Self { kind: cause.kind(), message: cause.to_string() };
+        }
+        if let Some(cause) = find::<rustls::Error>(error) {
+            return Self { kind: EgressErrorKind::Tls, message: format!("TLS with {host}: {cause}") };
+        }
+        let kind = match find::<hyper::Error>(error) {
+            Some(cause) if cause.is_parse() || cause.is_user() => EgressErrorKind::Malformed,
+            Some(_) => EgressErrorKind::Broken,
+            None => EgressErrorKind::Connect,
+        };
+        Self { kind, message: format!("{host}: {}", innermost(error)) }
+    }
+
+    fn of_body(error: &hyper::Error) -> Self {
+        let kind = if error.is_parse() { EgressErrorKind::Malformed } else { EgressErrorKind::Broken };
+        Self { kind, message: format!("the answer broke off: {}", innermost(error)) }
+    }
+}
+
+fn host_of(uri: &Uri) -> &str {
+    uri.host().unwrap_or("a URL without a host")
+}
+
+/// Returns the first error of a type in a chain of sources. An `io::Error` hides what it wraps from `source`.
+fn find<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    let mut at = Some(error);
+    while let Some(error) = at {
+        if let Some(found) = error.downcast_ref::<E>() {
+            return Some(found);
+        }
+        at = match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Returns the words of the last error of a chain: the others only say that something went wrong.
+fn innermost(error: &(dyn StdError + 'static)) -> String {
+    let mut at = error;
+    while let Some(source) = at.source() {
+        at = source;
+    }
+    at.to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,246 @@
+//! Connections: resolve, filter the addresses, race those left, then TLS.
+//!
+//! The address that was checked is the one connected to; there is no second lookup between (DNS rebinding). All
+//! addresses of a host are tried, each with a short head start over the next, so that a dead one costs little.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use http::Uri;
+use hyper_rustls::{DefaultServerNameResolver, HttpsConnector, MaybeHttpsStream};
+use hyper_util::{client::proxy::matcher::Matcher, rt::TokioIo};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tower_service::Service;
+
+use super::{
+    EgressErrorKind, Reach,
+    address::is_public,
+    names::Names,
+    proxy::{Route, Wire},
+};
+
+pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How long one address is tried before the next is tried beside it; RFC 8305 names 250 ms.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// How many addresses of one host are tried.
+const ADDRESSES_MAX: usize = 6;
+
+/// Why there is no connection.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("{host} was named by a registry's answer and has no public address")]
+    Forbidden { host: String },
+    #[error("cannot resolve {host}: {cause}")]
+    Dns { host: String, cause: String },
+    #[error("cannot connect to {host}: {cause}")]
+    Tcp { host: String, cause: String },
+    #[error("no connection to {host} in time")]
+    Timeout { host: String },
+    #[error("the proxy {host} gives no way: {cause}")]
+    Proxy { host: String, cause: String },
+}
+
+impl ConnectError {
+    pub(super) fn kind(&self) -> EgressErrorKind {
+        match self {
+            Self::Forbidden { .. } => EgressErrorKind::Forbidden,
+            Self::Dns { .. } | Self::Tcp { .. } | Self::Proxy { .. } => EgressErrorKind::Connect,
+            Self::Timeout { .. } => EgressErrorKind::ConnectTimeout,
+        }
+    }
+}
+
+/// Connects, through proxies and TLS where needed, within a limit.
+#[derive(Clone)]
+pub(super) struct Connector {
+    https: HttpsConnector<Route>,
+    limit: Duration,
+}
+
+impl Connector {
+    pub(super) fn new(
+        reach: Reach,
+        connect_timeout: Duration,
+        proxies: &Arc<Matcher>,
+        tls: &Arc<ClientConfig>,
+        names: &Arc<Names>,
+    ) -> Self {
+        let dial = |reach| Dial { names: Arc::clone(names), reach, timeout: connect_timeout };
+        let route = Route {
+            proxies: Arc::clone(proxies),
+            direct: dial(reach),
+            dial_proxy: dial(Reach::Named),
+            to_proxy: over_tls(dial(Reach::Named), tls),
+        };
+        Self { https: over_tls(route, tls), limit: connect_timeout * 2 }
+    }
+}
+
+fn over_tls<C>(connector: C, tls: &Arc<ClientConfig>) -> HttpsConnector<C> {
+    HttpsConnector::new(connector, Arc::clone(tls), false, Arc::new(DefaultServerNameResolver::default()))
+}
+
+impl Service<Uri> for Connector {
+    type Response = MaybeHttpsStream<Wire>;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let host = target.host().unwrap_or_default().to_owned();
+        let connecting = timeout(self.limit, self.https.call(target));
+        Box::pin(async move { connecting.await.map_err(|_| ConnectError::Timeout { host })? })
+    }
+}
+
+/// Opens plain connections to the addresses that its reach allows.
+#[derive(Clone)]
+pub(super) struct Dial {
+    names: Arc<Names>,
+    reach: Reach,
+    timeout: Duration,
+}
+
+impl Service<Uri> for Dial {
+    type Response = TokioIo<TcpStream>;
+    type Error = ConnectError;
+    type Future = BoxFuture<'static, Result<Self::Response, ConnectError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let dial = self.clone();
+        Box::pin(async move { dial.connect(&target).await.map(TokioIo::new) })
+    }
+}
+
+impl Dial {
+    /// Refuses a target that is plainly not public; for when somebody else will resolve its name.
+    pub(super) fn may_name(&self, target: &Uri) -> Result<(), ConnectError> {
+        let host = target.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+        let inside = match bare.parse::<IpAddr>() {
+            Ok(address) => !is_public(address),
+            // A last label of digits is an address in one of its odd spellings, such as 127.1 or 0x7f000001.
+            Err(_) => {
+                let last = bare.rsplit('.').next().unwrap_or_default();
+                let odd_address = last.starts_with(|first: char| first.is_ascii_digit());
+                odd_address || ["localhost", "local", "internal"].contains(&last) || !bare.contains('.')
+            }
+        };
+        if self.reach == Reach::Public && inside {
+            return Err(ConnectError::Forbidden { host: host.to_owned() });
+        }
+        Ok(())
+    }
+
+    async fn connect(&self, target: &Uri) -> Result<TcpStream, ConnectError> {
+        let host = target.host().unwrap_or_default();
+        let port = target.port_u16().unwrap_or(match target.scheme_str() {
+            Some("https") => 443,
+            Some("socks5" | "socks5h") => 1080,
+            _ => 80,
+        });
+        let found = self.names.lookup(host).await;
+        let found = found.map_err(|cause| ConnectError::Dns { host: host.to_owned(), cause })?;
+        let allowed = found.iter().copied().filter(|address| self.reach == Reach::Named || is_public(*address));
+        let addresses = alternate(allowed);
+        if addresses.is_empty() {
+            return Err(ConnectError::Forbidden { host: host.to_owned() });
+        }
+        self.race(host, port, &addresses).await
+    }
+
+    async fn race(&self, host: &str, port: u16, addresses: &[IpAddr]) -> Result<TcpStream, ConnectError> {
+        let mut waiting = addresses.iter().map(|address| SocketAddr::new(*address, port));
+        let mut racing = FuturesUnordered::new();
+        let mut last_error = ConnectError::Timeout { host: host.to_owned() };
+        let mut next = waiting.next();
+        loop {
+            if let Some(address) = next.take() {
+                racing.push(timeout(self.timeout, TcpStream::connect(address)));
+            }
+            tokio::select! {
+                ended = racing.next() => match ended {
+                    Some(Ok(Ok(stream))) => return finish(stream, host),
+                    Some(Ok(Err(error))) => {
+                        last_error = ConnectError::Tcp { host: host.to_owned(), cause: error.to_string() };
+                        next = waiting.next();
+                    }
+                    Some(Err(_)) => next = waiting.next(),
+                    None => return Err(last_error),
+                },
+                () = sleep(HEAD_START), if waiting.len() > 0 => next = waiting.next(),
+            }
+        }
+    }
+}
+
+fn finish(stream: TcpStream, host: &str) -> Result<TcpStream, ConnectError> {
+    match stream.set_nodelay(true) {
+        Ok(()) => Ok(stream),
+        Err(error) => Err(ConnectError::Tcp { host: host.to_owned(), cause: error.to_string() }),
+    }
+}
+
+/// Returns the addresses with the two families taking turns, the resolver's first choice first.
+fn alternate(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for address in addresses {
+        let of_first_family = first.first().is_none_or(|other: &IpAddr| other.is_ipv4() == address.is_ipv4());
+        if of_first_family { first.push(address) } else { second.push(address) }
+    }
+    let mut second = second.into_iter();
+    let mut turns = Vec::new();
+    for address in first {
+        turns.push(address);
+        turns.extend(second.next());
+    }
+    turns.extend(second);
+    turns.truncate(ADDRESSES_MAX);
+    turns
+}
+
+/// Returns what to trust: the system's certificates, or Mozilla's where the system has none.
+pub(super) fn tls_config() -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    if roots.is_empty() {
+        tracing::warn!("the system has no certificates; using those that came with the program");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the provider supports the protocol versions it comes with")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_families_take_turns() {
+        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("one")).collect::<Vec<IpAddr>>();
+        let found = parse(&["2606::1", "2606::2", "1.1.1.1", "1.1.1.2", "1.1.1.3"]);
+        let turns = parse(&["2606::1", "1.1.1.1", "2606::2", "1.1.1.2", "1.1.1.3"]);
+        assert_eq!(alternate(found.into_iter()), turns);
+    }
+}

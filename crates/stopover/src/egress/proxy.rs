@@ -1,0 +1,175 @@
+//! Which proxy stands before a host, and the way through it.
+//!
+//! The environment's rules are curl's: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`. A plain request goes to
+//! the proxy as a whole URL, an encrypted one through a tunnel, so that the proxy sees no credential of a registry.
+//! A proxy resolves names itself: behind one, only hosts written as addresses can be held to a [`Reach`](super::Reach).
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::future::BoxFuture;
+use http::Uri;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::{
+    client::{
+        legacy::connect::{
+            Connected, Connection,
+            proxy::{SocksV5, Tunnel},
+        },
+        proxy::matcher::{Intercept, Matcher},
+    },
+    rt::TokioIo,
+};
+use tokio::net::TcpStream;
+use tower_service::Service;
+
+use super::connect::{BoxError, ConnectError, Dial};
+
+/// Which proxies a way out goes through.
+#[derive(Clone)]
+pub enum Proxies {
+    /// Those the environment names.
+    FromEnvironment,
+    /// None.
+    Direct,
+    /// These, whatever the environment says.
+    Through {
+        /// The proxy's URL; may hold a user and a password.
+        url: String,
+        /// Hosts to reach without it, as in `NO_PROXY`.
+        except: String,
+    },
+}
+
+/// Tells which kind it is, not the proxy's password.
+impl std::fmt::Debug for Proxies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::FromEnvironment => "FromEnvironment",
+            Self::Direct => "Direct",
+            Self::Through { .. } => "Through",
+        })
+    }
+}
+
+impl Proxies {
+    pub(super) fn matcher(&self) -> Matcher {
+        match self {
+            Self::FromEnvironment => Matcher::from_env(),
+            Self::Direct => Matcher::builder().build(),
+            Self::Through { url, except } => Matcher::builder().all(url.as_str()).no(except.as_str()).build(),
+        }
+    }
+}
+
+/// Connects to a host, or to the proxy that stands before it.
+#[derive(Clone)]
+pub(super) struct Route {
+    pub(super) proxies: Arc<Matcher>,
+    pub(super) direct: Dial,
+    pub(super) dial_proxy: Dial,
+    pub(super) to_proxy: HttpsConnector<Dial>,
+}
+
+impl Service<Uri> for Route {
+    type Response = Wire;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Wire, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, target: Uri) -> Self::Future {
+        let mut route = self.clone();
+        Box::pin(async move {
+            let Some(proxy) = route.proxies.intercept(&target) else {
+                let io = MaybeHttpsStream::Http(route.direct.call(target).await?);
+                return Ok(Wire { io, kind: WireKind::Direct });
+            };
+            route.direct.may_name(&target)?;
+            let host = proxy.uri().host().unwrap_or_default().to_owned();
+            let through = route.through(proxy, target).await;
+            through.map_err(|cause| ConnectError::Proxy { host, cause: super::innermost(&*cause) }.into())
+        })
+    }
+}
+
+impl Route {
+    async fn through(&mut self, proxy: Intercept, target: Uri) -> Result<Wire, BoxError> {
+        let at = proxy.uri().clone();
+        match (at.scheme_str().unwrap_or_default(), target.scheme_str()) {
+            ("http" | "https", Some("http")) => {
+                let io = self.to_proxy.call(at).await?;
+                Ok(Wire { io, kind: WireKind::Forwarding })
+            }
+            ("http" | "https", _) => {
+                let mut tunnel = Tunnel::new(at, self.to_proxy.clone());
+                if let Some(value) = proxy.basic_auth() {
+                    tunnel = tunnel.with_auth(value.clone());
+                }
+                Ok(Wire { io: tunnel.call(target).await?, kind: WireKind::Tunnel })
+            }
+            ("socks5" | "socks5h", _) => {
+                let mut socks = SocksV5::new(at, self.dial_proxy.clone());
+                if let Some((user, password)) = proxy.raw_auth() {
+                    socks = socks.with_auth(user.to_owned(), password.to_owned());
+                }
+                let io = MaybeHttpsStream::Http(socks.call(target).await.map_err(|error| error.to_string())?);
+                Ok(Wire { io, kind: WireKind::Tunnel })
+            }
+            (other, _) => Err(format!("proxies of the kind {other} are not supported").into()),
+        }
+    }
+}
+
+/// A connection, direct or through a proxy.
+pub(super) struct Wire {
+    io: MaybeHttpsStream<TokioIo<TcpStream>>,
+    kind: WireKind,
+}
+
+#[derive(Clone, Copy)]
+enum WireKind {
+    Direct,
+    Forwarding,
+    Tunnel,
+}
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        match self.kind {
+            WireKind::Direct => self.io.connected(),
+            WireKind::Forwarding => Connected::new().proxy(true),
+            WireKind::Tunnel => Connected::new(),
+        }
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_read(cx, buffer)
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,132 @@
+//! What is said of a request when it is over: its line in the log, and its counts.
+
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Method, StatusCode};
+use oci::{Digest, Reference, RepositoryName};
+
+use crate::{
+    cache::Outcome,
+    log::{AccessLine, AccessLog},
+    metrics::{ContentType, Metrics, RequestLabels},
+};
+
+/// Where lines and counts go.
+pub(super) struct Accounts {
+    pub(super) log: AccessLog,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// A request's line, filled in as it is answered and written when it is dropped.
+pub(super) struct Line {
+    accounts: Arc<Accounts>,
+    begun: Instant,
+    client: SocketAddr,
+    method: Method,
+    pub(super) request_id: u64,
+    pub(super) user_agent: Option<HeaderValue>,
+    /// The path, where it could not be parsed.
+    pub(super) path: Option<String>,
+    pub(super) endpoint: &'static str,
+    pub(super) repository: Option<RepositoryName>,
+    pub(super) reference: Option<Reference>,
+    pub(super) digest: Option<Digest>,
+    pub(super) registry: Option<Arc<str>>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) status: StatusCode,
+    pub(super) error: Option<String>,
+    sent_bytes: u64,
+}
+
+impl Line {
+    pub(super) fn begin(accounts: &Arc<Accounts>, client: SocketAddr, method: Method, request_id: u64) -> Self {
+        Self {
+            accounts: Arc::clone(accounts),
+            begun: Instant::now(),
+            client,
+            method,
+            request_id,
+            user_agent: None,
+            path: None,
+            endpoint: "other",
+            repository: None,
+            reference: None,
+            digest: None,
+            registry: None,
+            outcome: None,
+            status: StatusCode::OK,
+            error: None,
+            sent_bytes: 0,
+        }
+    }
+
+    /// Counts bytes of the body.
+    pub(super) fn sent(&mut self, bytes: u64) {
+        self.sent_bytes += bytes;
+    }
+
+    /// Notes that the body was cut.
+    pub(super) fn cut(&mut self, why: &str) {
+        self.error = Some(format!("cut: {why}"));
+    }
+
+    fn count(&self, seconds: f64) {
+        let result = match self.outcome {
+            _ if self.error.is_some() => "error",
+            Some(outcome) => outcome.as_str(),
+            None => "none",
+        };
+        let labels = RequestLabels { endpoint: self.endpoint, result, code: self.status.as_u16() };
+        self.accounts.metrics.request(&labels, seconds);
+        let content = match self.endpoint {
+            "manifest" => ContentType::Manifest,
+            "blob" => ContentType::Blob,
+            _ => return,
+        };
+        if let Some(outcome) = self.outcome {
+            self.accounts.metrics.served(content, outcome.from_cache(), self.sent_bytes);
+        }
+    }
+
+    fn log(&self, duration: Duration) {
+        let reference = self.reference.as_ref().map(Reference::to_string);
+        let digest = self.digest.map(|digest| digest.to_string());
+        let request_id = self.outcome.is_none().then(|| request_id_text(self.request_id));
+        let asked = self.outcome.is_none_or(|outcome| outcome != Outcome::Hit);
+        self.accounts.log.write(&AccessLine {
+            method: self.method.as_str(),
+            path: self.path.as_deref(),
+            repository: self.repository.as_ref().map(RepositoryName::as_str),
+            reference: reference.as_deref(),
+            digest: digest.as_deref(),
+            status: self.status.as_u16(),
+            bytes: self.sent_bytes,
+            outcome: self.outcome.map(Outcome::as_str),
+            upstream: self.registry.as_deref().filter(|_| asked),
+            error: self.error.as_deref(),
+            duration,
+            client: self.client,
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            request_id: request_id.as_deref(),
+        });
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let duration = self.begun.elapsed();
+        self.count(duration.as_secs_f64());
+        if self.accounts.log.is_on() {
+            self.log(duration);
+        }
+    }
+}
+
+/// Returns a request's name as clients and lines have it.
+pub(super) fn request_id_text(id: u64) -> String {
+    format!("{id:016x}")
+}

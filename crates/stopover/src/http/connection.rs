@@ -1,0 +1,205 @@
+//! The connection that hyper reads from and writes to.
+//!
+//! It sends parts of files where it is given ghost bytes, cuts a client that takes nothing for too long, and gives the
+//! refusals that hyper makes by itself (a request it cannot parse) the shape that the specification wants of errors.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use oci::ErrorCode;
+use rustix::net::SendFlags;
+use tokio::{
+    io::Interest,
+    net::TcpStream,
+    time::{Sleep, sleep},
+};
+
+use super::ghost::{Ghosts, Part, is_ghost};
+
+/// The most that one call to sendfile is asked for, so that one fast client does not keep a worker for itself.
+const SENDFILE_BYTES_MAX: usize = 2 << 20;
+/// Plain slices sent before a file's part, in one packet with it.
+const SLICES_MAX: usize = 16;
+
+/// The header that every answer of ours carries.
+pub(super) const VERSION_HEADER: &str = "docker-distribution-api-version";
+
+/// What a connection and the requests on it share.
+#[derive(Default)]
+pub(super) struct Shared {
+    pub(super) ghosts: Ghosts,
+    /// Bytes written so far.
+    pub(super) written: AtomicU64,
+}
+
+/// A plain TCP connection.
+pub(super) struct Connection {
+    tcp: TokioIo<TcpStream>,
+    shared: Arc<Shared>,
+    stall_timeout: Duration,
+    stalled: Option<Pin<Box<Sleep>>>,
+    refusal: Option<Bytes>,
+}
+
+impl Connection {
+    pub(super) fn new(tcp: TcpStream, shared: Arc<Shared>, stall_timeout: Duration) -> Self {
+        Self {
+            tcp: TokioIo::new(tcp),
+            shared,
+            stall_timeout,
+            stalled: None,
+            refusal: None,
+        }
+    }
+
+    fn write_some(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let Some(first) = slices.iter().find(|slice| !slice.is_empty()) else { return Poll::Ready(Ok(0)) };
+        if let Some(part) = self.shared.ghosts.part(first) {
+            return self.send_file(context, &part?);
+        }
+        if self.refusal.is_some() || (slices.len() == 1 && is_refusal(first)) {
+            return self.refuse(context, first);
+        }
+        match slices.iter().position(|slice| is_ghost(slice)) {
+            Some(ghost) => self.send_head(context, &slices[..ghost.min(SLICES_MAX)]),
+            None => Pin::new(&mut self.tcp).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn send_file(&mut self, context: &mut Context<'_>, part: &Part) -> Poll<io::Result<usize>> {
+        let sent = self.when_writable(context, |tcp| {
+            let mut offset = part.offset;
+            Ok(rustix::fs::sendfile(tcp, &part.file, Some(&mut offset), part.len.min(SENDFILE_BYTES_MAX))?)
+        });
+        match ready!(sent)? {
+            0 => Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file got shorter while it was sent"))),
+            sent => Poll::Ready(Ok(sent)),
+        }
+    }
+
+    fn send_head(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        self.when_writable(context, |tcp| {
+            let mut none = rustix::net::SendAncillaryBuffer::default();
+            Ok(rustix::net::sendmsg(tcp, slices, &mut none, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+        })
+    }
+
+    fn when_writable(
+        &mut self,
+        context: &mut Context<'_>,
+        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.tcp.inner().poll_write_ready(context))?;
+            let tcp = self.tcp.inner();
+            match tcp.try_io(Interest::WRITABLE, || write(tcp)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Writes our refusal in place of hyper's.
+    fn refuse(&mut self, context: &mut Context<'_>, original: &[u8]) -> Poll<io::Result<usize>> {
+        let refusal = self.refusal.get_or_insert_with(|| refusal_for(original));
+        while !refusal.is_empty() {
+            let written = ready!(Pin::new(&mut self.tcp).poll_write(context, refusal))?;
+            let _ = refusal.split_to(written);
+        }
+        self.refusal = None;
+        Poll::Ready(Ok(original.len()))
+    }
+
+    /// Notes progress, or cuts a client that has made none for too long.
+    fn watch(&mut self, context: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(result) = result {
+            self.stalled = None;
+            self.shared.written.fetch_add(*result.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
+            return Poll::Ready(result);
+        }
+        let timeout = self.stall_timeout;
+        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(context));
+        let message = format!("the client took nothing for {timeout:?}");
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
+    }
+}
+
+impl Read for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_read(context, buffer)
+    }
+}
+
+impl Write for Connection {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, slice: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(slice)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let connection = self.get_mut();
+        let result = connection.write_some(context, slices);
+        connection.watch(context, result)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().tcp).poll_shutdown(context)
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.ghosts.clear();
+    }
+}
+
+/// Returns whether these bytes are hyper's own refusal of a request that it could not parse: an error's head without
+/// the header that all of ours have.
+fn is_refusal(bytes: &[u8]) -> bool {
+    const HEAD_BYTES_MAX: usize = 256;
+    bytes.len() <= HEAD_BYTES_MAX
+        && bytes.starts_with(b"HTTP/1.")
+        && matches!(bytes.get(8..10), Some(b" 4"))
+        && bytes.ends_with(b"\r\n\r\n")
+        && !bytes.windows(VERSION_HEADER.len()).any(|window| window == VERSION_HEADER.as_bytes())
+}
+
+fn refusal_for(original: &[u8]) -> Bytes {
+    let status_line = original.split(|&byte| byte == b'\r').next().unwrap_or_default();
+    let status_line = String::from_utf8_lossy(status_line);
+    let reason = status_line.get(9..).unwrap_or("400 Bad Request");
+    let message = format!("the request is not valid HTTP: {}", reason.get(4..).unwrap_or_default().to_lowercase());
+    let body = oci::error_body(ErrorCode::Unsupported, &message, None);
+    Bytes::from(format!(
+        "HTTP/1.1 {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         {VERSION_HEADER}: registry/2.0\r\nconnection: close\r\n\r\n{body}",
+        body.len(),
+    ))
+}

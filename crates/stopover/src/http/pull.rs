@@ -1,0 +1,243 @@
+//! A pull: route, then cache, then the answer. Every way that one can go stands in docs/request-handling.md.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use oci::{Descriptor, Digest, Endpoint, EndpointError, ErrorCode, Page, Reference, RepositoryName, Target};
+
+use super::{
+    access::{Accounts, Line},
+    blob,
+    body::Body,
+    conditional::already_has,
+    connection::Shared,
+    error::{About, Refusal, refusal},
+    respond,
+};
+use crate::{
+    cache::{Cache, Served},
+    route::Route,
+    source::{Origin, TagPage},
+};
+
+/// Answers pulls.
+pub(super) struct Pulls {
+    route: Route,
+    pub(super) cache: Cache,
+    accounts: Arc<Accounts>,
+    requests: AtomicU64,
+}
+
+/// From whom a request came, and over what.
+#[derive(Clone)]
+pub(super) struct Caller {
+    pub(super) address: SocketAddr,
+    pub(super) connection: Arc<Shared>,
+    /// Whether files may be sent as such.
+    pub(super) sendfile: bool,
+}
+
+/// A request as the handlers see it.
+pub(super) struct Pull<'a> {
+    pub(super) method: &'a Method,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) version: Version,
+    pub(super) target: Target,
+    pub(super) caller: &'a Caller,
+}
+
+impl Pull<'_> {
+    pub(super) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+}
+
+type Answer = Result<Response<Body>, Refusal>;
+
+impl Pulls {
+    /// Returns what answers pulls from this cache.
+    pub(super) fn new(route: Route, cache: Cache, accounts: Accounts) -> Self {
+        // Ids go on from the time of the start, so that two runs do not give the same.
+        let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
+        let first = (since_1970.as_nanos() as u64) & !0xffff;
+        Self { route, cache, accounts: Arc::new(accounts), requests: AtomicU64::new(first) }
+    }
+
+    /// Answers a request, and has its line written when the answer's last byte is sent or given up.
+    pub(super) async fn answer<B: http_body::Body>(&self, request: &Request<B>, caller: &Caller) -> Response<Body> {
+        let id = self.requests.fetch_add(1, Ordering::Relaxed);
+        let mut line = Box::new(Line::begin(&self.accounts, caller.address, request.method().clone(), id));
+        line.user_agent = request.headers().get(header::USER_AGENT).cloned();
+        let answer = match parsed(request, caller) {
+            Ok(pull) => self.route_and_serve(&pull, &mut line).await,
+            Err(refusal) => {
+                line.path = Some(request.uri().path().to_owned());
+                Err(refusal)
+            }
+        };
+        let mut response = answer.unwrap_or_else(|refusal| {
+            line.error = Some(refusal.message.clone());
+            respond::error(&refusal, id, request.method() == Method::HEAD)
+        });
+        line.status = response.status();
+        response.body_mut().log_at_end(line);
+        response
+    }
+
+    async fn route_and_serve(&self, pull: &Pull<'_>, line: &mut Line) -> Answer {
+        let mut response = match &pull.target.endpoint {
+            Endpoint::Root | Endpoint::Version => {
+                line.endpoint = "version";
+                Ok(respond::bytes(respond::JSON, Bytes::from_static(b"{}"), pull.is_head()))
+            }
+            Endpoint::Catalog => {
+                let message = "the catalogue of a registry is not mirrored";
+                Err(Refusal::new(StatusCode::NOT_FOUND, ErrorCode::Unsupported, message))
+            }
+            Endpoint::Manifest { name, reference } => {
+                let origin = self.origin(pull, name, "manifest", line)?;
+                line.reference = Some(reference.clone());
+                self.manifest(pull, &origin, reference, line).await
+            }
+            Endpoint::Blob { name, digest } => {
+                let origin = self.origin(pull, name, "blob", line)?;
+                line.reference = Some(Reference::Digest(*digest));
+                blob::serve(&self.cache, pull, &origin, digest, line).await
+            }
+            Endpoint::Tags { name, page } => {
+                let origin = self.origin(pull, name, "tags", line)?;
+                self.tags(pull, &origin, name, page, line).await
+            }
+            Endpoint::Referrers { name, digest, artifact_type } => {
+                let origin = self.origin(pull, name, "referrers", line)?;
+                line.reference = Some(Reference::Digest(*digest));
+                self.referrers(pull, &origin, digest, artifact_type.as_deref(), line).await
+            }
+        }?;
+        if let Some(ns) = &pull.target.ns {
+            response.headers_mut().insert(respond::NAMESPACE, respond::value(ns));
+        }
+        Ok(response)
+    }
+
+    fn origin(
+        &self,
+        pull: &Pull<'_>,
+        name: &RepositoryName,
+        endpoint: &'static str,
+        line: &mut Line,
+    ) -> Result<Origin, Refusal> {
+        line.endpoint = endpoint;
+        line.repository = Some(name.clone());
+        let origin = self.route.origin(&pull.target, name)?;
+        line.repository = Some(origin.repository.clone());
+        line.registry = Some(Arc::clone(&origin.registry));
+        Ok(origin)
+    }
+
+    async fn manifest(&self, pull: &Pull<'_>, origin: &Origin, reference: &Reference, line: &mut Line) -> Answer {
+        let failed = |error| refusal(About::Manifest, &error);
+        let (descriptor, bytes, outcome, warning) = if pull.is_head() {
+            let served = self.cache.manifest_descriptor(origin, reference).await.map_err(failed)?;
+            (served.content, Bytes::new(), served.outcome, served.warning)
+        } else {
+            let Served { content, outcome, warning } =
+                self.cache.manifest(origin, reference).await.map_err(failed)?;
+            (content.descriptor, content.bytes, outcome, warning)
+        };
+        line.outcome = Some(outcome);
+        line.digest = Some(descriptor.digest);
+        let mut response = if already_has(pull.headers, &descriptor.digest) {
+            respond::not_modified(&descriptor.digest)
+        } else {
+            described(&descriptor, bytes)
+        };
+        respond::explain(response.headers_mut(), outcome, warning.as_ref());
+        Ok(response)
+    }
+
+    async fn tags(
+        &self,
+        pull: &Pull<'_>,
+        origin: &Origin,
+        asked_as: &RepositoryName,
+        page: &Page,
+        line: &mut Line,
+    ) -> Answer {
+        let served = self.cache.tags(origin, page).await.map_err(|error| refusal(About::Repository, &error))?;
+        line.outcome = Some(served.outcome);
+        let body = serde_json::json!({ "name": asked_as.as_str(), "tags": served.content.tags });
+        let mut response = respond::bytes(respond::JSON, Bytes::from(body.to_string()), pull.is_head());
+        if let Some(link) = next_link(asked_as, &served.content, pull.target.ns.as_deref()) {
+            response.headers_mut().insert(header::LINK, respond::value(&link));
+        }
+        respond::explain(response.headers_mut(), served.outcome, served.warning.as_ref());
+        Ok(response)
+    }
+
+    async fn referrers(
+        &self,
+        pull: &Pull<'_>,
+        origin: &Origin,
+        digest: &Digest,
+        artifact_type: Option<&str>,
+        line: &mut Line,
+    ) -> Answer {
+        let served = self.cache.referrers(origin, digest, artifact_type).await;
+        let served = served.map_err(|error| refusal(About::Referrers, &error))?;
+        line.outcome = Some(served.outcome);
+        let mut response = respond::bytes(respond::OCI_INDEX, served.content.index, pull.is_head());
+        if served.content.filtered {
+            let applied = HeaderValue::from_static("artifactType");
+            response.headers_mut().insert(respond::FILTERS_APPLIED, applied);
+        }
+        respond::explain(response.headers_mut(), served.outcome, served.warning.as_ref());
+        Ok(response)
+    }
+}
+
+/// Returns the request as the handlers see it, or why it is none of ours. Nothing behind this checks again.
+fn parsed<'a, B: http_body::Body>(request: &'a Request<B>, caller: &'a Caller) -> Result<Pull<'a>, Refusal> {
+    let uri = request.uri();
+    if request.version() < Version::HTTP_2 && (uri.scheme().is_some() || uri.authority().is_some()) {
+        let message = "the request's target names a host: this is a registry, not a proxy; send the path alone";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message));
+    }
+    let target = Target::parse(request.method().as_str(), uri.path(), uri.query());
+    let has_body = |headers: &HeaderMap| {
+        let is_zero = |length: &HeaderValue| length == "0";
+        headers.contains_key(header::TRANSFER_ENCODING)
+            || !headers.get_all(header::CONTENT_LENGTH).iter().all(is_zero)
+    };
+    if !matches!(target, Err(EndpointError::Method { .. }))
+        && (has_body(request.headers()) || !request.body().is_end_stream())
+    {
+        return Err(Refusal::body());
+    }
+    let target = target?;
+    Ok(Pull { method: request.method(), headers: request.headers(), version: request.version(), target, caller })
+}
+
+/// Returns a manifest's answer; for a HEAD, `bytes` is empty and the length is still the manifest's.
+fn described(descriptor: &Descriptor, bytes: Bytes) -> Response<Body> {
+    let content_type = respond::value(descriptor.media_type.as_str());
+    let mut response = respond::head(StatusCode::OK, content_type, descriptor.size, Body::memory(bytes));
+    respond::name(response.headers_mut(), &descriptor.digest);
+    response
+}
+
+/// Returns where the next page of tags is on this mirror, under the names that the client used.
+fn next_link(name: &RepositoryName, page: &TagPage, ns: Option<&str>) -> Option<String> {
+    let mut query = page.next.as_ref()?.to_query();
+    if let Some(ns) = ns {
+        query = format!("{query}&ns={ns}");
+    }
+    Some(format!("</v2/{name}/tags/list?{query}>; rel=\"next\""))
+}

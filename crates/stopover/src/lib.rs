@@ -1,0 +1,27 @@
+//! Stopover, a pull-through cache for Docker Hub and every other OCI registry.
+//!
+//! Calls go down only, bytes go up only:
+//!
+//! ```text
+//!  client -> http -> route -> cache -> store | index | source (a trait) <- upstream -> egress -> registry
+//!  operator -> admin, cli -> server, config
+//!  beneath all: oci (a crate), metrics, clock
+//! ```
+//!
+//! ARCHITECTURE.md says each module's invariant; `tests/tidy.rs` holds the code to who may import whom.
+
+pub mod admin;
+pub mod cache;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod egress;
+pub mod http;
+pub mod index;
+pub mod log;
+pub mod metrics;
+pub mod route;
+pub mod server;
+pub mod source;
+pub mod store;
+pub mod upstream;

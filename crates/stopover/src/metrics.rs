@@ -1,0 +1,241 @@
+//! Every metric, in one table: what is counted, under which name and labels.
+//!
+//! The names beginning `registry_proxy_` are registry 3's, so that its dashboards keep working; the others are ours.
+//! Label sets are bounded: no repository, tag, digest, client or URL is ever a label.
+
+use std::sync::Arc;
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+
+/// Words that label one request: closed sets, so the number of series is bounded.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// `version`, `manifest`, `blob`, `tags`, `referrers` or `other`.
+    pub endpoint: &'static str,
+    /// How it was answered: an outcome's word, or `error`.
+    pub result: &'static str,
+    /// The HTTP status.
+    pub code: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TypeLabels {
+    r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    registry: String,
+    request: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QuotaLabels {
+    registry: String,
+    account: String,
+}
+
+/// What a request was for, in registry 3's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ContentType {
+    /// A layer or a configuration.
+    Blob,
+    /// A manifest or an index.
+    Manifest,
+}
+
+/// Registry 3's five counters for one type of content.
+#[derive(Default)]
+struct Proxied {
+    requests: Counter,
+    hits: Counter,
+    misses: Counter,
+    pulled_bytes: Counter,
+    pushed_bytes: Counter,
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    blobs: Proxied,
+    manifests: Proxied,
+    requests: Family<RequestLabels, Counter>,
+    request_seconds: Histogram,
+    upstream_requests: Family<UpstreamLabels, Counter>,
+    quota_limit: Family<QuotaLabels, Gauge>,
+    quota_remaining: Family<QuotaLabels, Gauge>,
+    /// Fills under way.
+    pub fills: Gauge,
+    /// Clients that read from a fill under way.
+    pub followers: Gauge,
+    /// Connections open on the pull port.
+    pub connections: Gauge,
+    /// Tags served past their freshness because the registry failed.
+    pub stale_served: Counter,
+    /// Contents that were not what their digest says: from upstream.
+    pub upstream_verification_failures: Counter,
+    /// Contents that were not what their digest says: on disk, now in quarantine.
+    pub disk_verification_failures: Counter,
+    /// Streams from upstream that broke and were resumed.
+    pub fill_resumes: Counter,
+    /// Blobs streamed past a disk that would not take them.
+    pub passed: Counter,
+    /// Log lines dropped since whoever reads the log did not keep up.
+    pub log_lines_dropped: Counter,
+    /// Blobs and manifests removed because nobody used them for `storage.ttl`.
+    pub expired: Counter,
+}
+
+impl Metrics {
+    /// Returns the metrics, all zero; the build's version and commit stand in `stopover_build_info`.
+    pub fn new() -> Arc<Self> {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            blobs: Proxied::default(),
+            manifests: Proxied::default(),
+            requests: Family::default(),
+            request_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 10)),
+            upstream_requests: Family::default(),
+            quota_limit: Family::default(),
+            quota_remaining: Family::default(),
+            fills: Gauge::default(),
+            followers: Gauge::default(),
+            connections: Gauge::default(),
+            stale_served: Counter::default(),
+            upstream_verification_failures: Counter::default(),
+            disk_verification_failures: Counter::default(),
+            fill_resumes: Counter::default(),
+            passed: Counter::default(),
+            log_lines_dropped: Counter::default(),
+            expired: Counter::default(),
+        };
+        metrics.register();
+        Arc::new(metrics)
+    }
+
+    /// Counts one request of a client, answered.
+    pub fn request(&self, labels: &RequestLabels, seconds: f64) {
+        self.requests.get_or_create(labels).inc();
+        self.request_seconds.observe(seconds);
+    }
+
+    /// Counts content found in the cache or not, and the bytes of it sent to the client.
+    pub fn served(&self, content: ContentType, hit: bool, bytes: u64) {
+        let proxied = self.proxied(content);
+        proxied.requests.inc();
+        if hit { &proxied.hits } else { &proxied.misses }.inc();
+        proxied.pushed_bytes.inc_by(bytes);
+    }
+
+    /// Counts bytes of content that came from upstream.
+    pub fn pulled(&self, content: ContentType, bytes: u64) {
+        self.proxied(content).pulled_bytes.inc_by(bytes);
+    }
+
+    /// Counts one request to a registry. `request` is a word such as `manifest_get`; `result` is `ok` or an error's word.
+    pub fn upstream(&self, registry: &str, request: &'static str, result: &'static str) {
+        let labels = UpstreamLabels { registry: registry.to_owned(), request, result };
+        self.upstream_requests.get_or_create(&labels).inc();
+    }
+
+    /// Notes what a registry says is left of an account's quota, in manifest GETs.
+    pub fn quota(&self, registry: &str, account: &str, limit: u64, remaining: u64) {
+        let labels = QuotaLabels { registry: registry.to_owned(), account: account.to_owned() };
+        self.quota_limit.get_or_create(&labels).set(limit.cast_signed());
+        self.quota_remaining.get_or_create(&labels).set(remaining.cast_signed());
+    }
+
+    /// Returns all of it in the text format of Prometheus (OpenMetrics).
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a string cannot fail");
+        text
+    }
+
+    fn proxied(&self, content: ContentType) -> &Proxied {
+        match content {
+            ContentType::Blob => &self.blobs,
+            ContentType::Manifest => &self.manifests,
+        }
+    }
+
+    fn register(&mut self) {
+        let names = [
+            ("registry_proxy_requests", "Requests for content"),
+            ("registry_proxy_hits", "Requests for content that was in the cache"),
+            ("registry_proxy_misses", "Requests for content that was not in the cache"),
+            ("registry_proxy_pulled_bytes", "Bytes of content received from upstream"),
+            ("registry_proxy_pushed_bytes", "Bytes of content sent to clients"),
+        ];
+        for (at, (name, help)) in names.into_iter().enumerate() {
+            let family = Family::<TypeLabels, Counter>::default();
+            for (proxied, r#type) in [(&mut self.blobs, "blob"), (&mut self.manifests, "manifest")] {
+                let counter = family.get_or_create(&TypeLabels { r#type }).clone();
+                match at {
+                    0 => proxied.requests = counter,
+                    1 => proxied.hits = counter,
+                    2 => proxied.misses = counter,
+                    3 => proxied.pulled_bytes = counter,
+                    _ => proxied.pushed_bytes = counter,
+                }
+            }
+            self.registry.register(name, help, family);
+        }
+        let r = &mut self.registry;
+        r.register("stopover_requests", "Requests by endpoint, result and status", self.requests.clone());
+        r.register("stopover_request_seconds", "Time from request to last byte", self.request_seconds.clone());
+        r.register("stopover_upstream_requests", "Requests to registries", self.upstream_requests.clone());
+        r.register("stopover_quota_limit", "Manifest GETs an account has in a window", self.quota_limit.clone());
+        r.register("stopover_quota_remaining", "Manifest GETs left in the window", self.quota_remaining.clone());
+        r.register("stopover_fills", "Blobs being fetched now", self.fills.clone());
+        r.register("stopover_followers", "Clients reading a blob that is being fetched", self.followers.clone());
+        r.register("stopover_connections", "Connections open on the pull port", self.connections.clone());
+        r.register("stopover_stale_served", "Tags served stale since the registry failed", self.stale_served.clone());
+        r.register(
+            "stopover_upstream_verification_failures",
+            "Contents from upstream that were not what their digest says",
+            self.upstream_verification_failures.clone(),
+        );
+        r.register(
+            "stopover_disk_verification_failures",
+            "Contents on disk that were not what their digest says",
+            self.disk_verification_failures.clone(),
+        );
+        r.register("stopover_fill_resumes", "Broken transfers that were resumed", self.fill_resumes.clone());
+        r.register("stopover_passed", "Blobs streamed past a disk that took no more", self.passed.clone());
+        r.register("stopover_log_lines_dropped", "Log lines nobody read in time", self.log_lines_dropped.clone());
+        r.register("stopover_expired", "Contents removed as unused", self.expired.clone());
+        let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
+        let build = prometheus_client::metrics::info::Info::new(version);
+        r.register("stopover_build", "The build", build);
+    }
+}
+
+/// Counts something that is under way: up when made, down when dropped.
+pub struct Under(Gauge<i64, std::sync::atomic::AtomicI64>);
+
+impl Under {
+    /// Counts one more in `gauge` until the returned value is dropped.
+    pub fn way(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Under {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+

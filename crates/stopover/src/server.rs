@@ -1,0 +1,211 @@
+//! Puts the parts together, runs them, and takes them down in order.
+//!
+//! It starts with the registry down; it ends on SIGTERM or SIGINT: no new connections, every answer under way to its
+//! end, within `http.drain_timeout`; a second signal ends it at once, which loses nothing but transfers.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::{BoxFuture, select_all};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    admin,
+    cache::Cache,
+    clock::Clock,
+    config::Config,
+    egress::{Egress, EgressOptions},
+    http::{self, Limits},
+    index::Index,
+    log::AccessLog,
+    metrics::Metrics,
+    route::Route,
+    source::Freshness,
+    store::{FsStore, OpenError},
+    upstream::{OptionsError, Upstream},
+};
+
+/// Files kept for what is not a client's connection: blobs, upstream, the index.
+const FILES_RESERVED: u64 = 512;
+/// How long tasks without a client may take to end.
+const TASKS_WAIT: Duration = Duration::from_secs(2);
+
+/// Why serving did not start, or broke.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The folder for content cannot be used.
+    #[error("storage.root: {0}")]
+    Storage(#[from] OpenError),
+    /// The index cannot be made.
+    #[error("storage.root: the index cannot be opened: {0}")]
+    Index(io::Error),
+    /// An address cannot be listened on.
+    #[error("{key}: cannot listen on {address}: {error}")]
+    Listen {
+        /// The key that says the address.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The upstream's settings make no sense together.
+    #[error("upstream: {0}")]
+    Upstream(#[from] OptionsError),
+    /// Signals cannot be received.
+    #[error("signals cannot be received: {0}")]
+    Signals(io::Error),
+}
+
+/// Serves until a signal says to end.
+pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Result<(), ServeError> {
+    let mut signals = Signals::new().map_err(ServeError::Signals)?;
+    let pulls = listen_all("http.addr", &config.http.addr)?;
+    let admin = config.admin.addr.map(|address| listen("admin.addr", address)).transpose()?;
+
+    let clock = Clock::default();
+    let store = Arc::new(FsStore::open(&config.storage.root)?);
+    let index = Index::open(&config.storage.root, clock.clone()).map_err(ServeError::Index)?;
+    let cache = Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
+    let route = route_to_upstream(&config, &metrics, clock)?;
+    let server = http::Server::new(route, cache.clone(), log, Arc::clone(&metrics), limits(&config));
+
+    let ready = Arc::new(AtomicBool::new(true));
+    let (stop, stopped) = watch::channel(false);
+    if let Some(listener) = admin {
+        let (ready, metrics) = (Arc::clone(&ready), Arc::clone(&metrics));
+        tokio::spawn(admin::serve(listener, metrics, move || ready.load(Ordering::Relaxed), told(stopped)));
+    }
+    let housekeeping = keep_house(&cache, &config);
+    announce(&config, &pulls);
+
+    tokio::select! {
+        () = accept_all(&server, &pulls) => {}
+        name = signals.next() => tracing::info!(signal = name, "ending: transfers under way are finished"),
+    }
+    ready.store(false, Ordering::Relaxed);
+    drop(pulls);
+    drain(server, &cache, config.http.drain_timeout, &mut signals).await;
+    housekeeping.abort();
+    // Nobody listens where the operator's port is off.
+    let _ = stop.send(true);
+    Ok(())
+}
+
+fn route_to_upstream(config: &Config, metrics: &Arc<Metrics>, clock: Clock) -> Result<Route, ServeError> {
+    let options = EgressOptions { connect_timeout: config.upstream.connect_timeout, ..EgressOptions::default() };
+    let upstream = Upstream::new(&config.upstream, Egress::new(&options), Arc::clone(metrics), clock)?;
+    let freshness = Freshness {
+        tag_ttl: config.cache.tag_ttl,
+        stale_if_error: config.cache.stale_if_error,
+        stale_if_denied: config.cache.stale_if_denied,
+        check_deadline: config.cache.check_deadline,
+        absent_ttl: config.cache.absent_ttl,
+    };
+    let registry = Arc::from(config.upstream.registry.as_str());
+    Ok(Route::new(registry, config.upstream.library(), upstream, freshness))
+}
+
+fn keep_house(cache: &Cache, config: &Config) -> tokio::task::JoinHandle<()> {
+    let (cache, ttl) = (cache.clone(), config.storage.ttl);
+    tokio::spawn(async move {
+        cache.rebuild_index().await;
+        if let Some(ttl) = ttl {
+            cache.expire(ttl).await;
+        }
+    })
+}
+
+fn limits(config: &Config) -> Limits {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let room = files.saturating_sub(FILES_RESERVED).max(files / 2);
+    let connections_max = config.http.connections_max.min(usize::try_from(room).unwrap_or(usize::MAX));
+    if connections_max < config.http.connections_max {
+        tracing::warn!(
+            connections_max, files, "fewer connections than http.connections_max: the limit of open files is low"
+        );
+    }
+    Limits {
+        connections_max,
+        header_timeout: config.http.header_timeout,
+        stall_timeout: config.http.stall_timeout,
+        sendfile: config.http.sendfile,
+    }
+}
+
+fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    http::listen(address).map_err(|error| ServeError::Listen { key, address, error })
+}
+
+fn listen_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
+    addresses.iter().map(|&address| listen(key, address)).collect()
+}
+
+fn announce(config: &Config, pulls: &[TcpListener]) {
+    for listener in pulls {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(
+                %address,
+                registry = config.upstream.registry,
+                upstream = config.upstream.url,
+                root = %config.storage.root.display(),
+                "listening"
+            );
+        }
+    }
+}
+
+async fn accept_all(server: &http::Server, listeners: &[TcpListener]) {
+    let accepting: Vec<BoxFuture<'_, ()>> =
+        listeners.iter().map(|listener| Box::pin(server.accept(listener)) as BoxFuture<'_, ()>).collect();
+    select_all(accepting).await;
+}
+
+/// Lets every answer under way end, until the time is up or a second signal comes.
+async fn drain(server: http::Server, cache: &Cache, within: Duration, signals: &mut Signals) {
+    let drained = async {
+        server.finish().await;
+        cache.tasks().close();
+        // What nobody waits for may be left: a fill keeps its part, and the index is no truth.
+        let _ = tokio::time::timeout(TASKS_WAIT, cache.tasks().wait()).await;
+    };
+    tokio::select! {
+        () = drained => tracing::info!("ended: every transfer was finished"),
+        () = tokio::time::sleep(within) => tracing::warn!(?within, "ended: transfers were cut, http.drain_timeout is over"),
+        name = signals.next() => tracing::warn!(signal = name, "ended: a second signal came, transfers were cut"),
+    }
+}
+
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error says that the sender is gone, which means the same.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

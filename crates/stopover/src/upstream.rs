@@ -1,0 +1,281 @@
+//! A registry asked over its own protocol, such as Docker Hub.
+//!
+//! It promises what [`Source`] does: requests of its own making, credentials that go home only, answers or failures
+//! within [`ANSWER_MAX`], and restraint towards a registry that is down or has said "not so much". It keeps tokens and
+//! what was learned of the registry's health in memory, never a byte of content, and knows neither the cache nor the
+//! disk.
+//!
+//! From the top: this file, `blob` and `list` have the requests as the cache knows them; `request` makes one, with a
+//! pass from `token`, through `redirect`s, again as `retry` says, unless `breaker` or `quota` hold it back; `gate`
+//! decides where an account may go and how far data may lead.
+
+mod account;
+mod blob;
+mod breaker;
+mod failure;
+mod gate;
+mod list;
+mod quota;
+mod realm;
+mod redirect;
+mod request;
+mod retry;
+mod send;
+#[cfg(test)]
+mod tests;
+mod token;
+mod token_service;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, StatusCode, Uri,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+};
+use oci::{
+    ACCEPT_MANIFESTS, Algorithm, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Page, Reference, RepositoryName, Tag,
+};
+use tokio::time::Instant;
+
+use self::{
+    account::Account,
+    breaker::Fuse,
+    failure::{Failure, of_status},
+    gate::{Home, Site},
+    quota::Gates,
+    request::{Ask, Reply, What},
+    send::error_body,
+    token::{State, Tokens},
+};
+use crate::{
+    clock::Clock,
+    config,
+    egress::{Egress, collect},
+    metrics::Metrics,
+    source::{Answer, BlobStream, Resolved, Source, SourceError, SourceErrorKind, TagPage},
+};
+
+/// Within what time every request answers or fails. Clients give up after 30 s (containerd's ResponseHeaderTimeout).
+pub const ANSWER_MAX: Duration = Duration::from_secs(20);
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// One registry.
+pub struct Upstream {
+    registry: Arc<str>,
+    /// Where it is, without a slash at the end.
+    url: String,
+    home: Arc<Home>,
+    account_label: String,
+    tokens: Arc<Tokens>,
+    egress: Arc<Egress>,
+    metrics: Arc<Metrics>,
+    clock: Clock,
+    answer_timeout: Duration,
+    stall_timeout: Duration,
+    fuse: Fuse,
+    gates: Mutex<Gates>,
+}
+
+/// What cannot be used of a configuration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    /// The registry's URL.
+    #[error("upstream.url: {0:?} is not an http(s) URL without a user")]
+    Url(String),
+    /// A token service's host or URL.
+    #[error("upstream.realms: {0:?} is neither a host nor an http(s) URL without a user")]
+    Realm(String),
+}
+
+impl Upstream {
+    /// Returns the registry that the options describe, reached through `egress`. Sends nothing.
+    pub fn new(
+        options: &config::Upstream,
+        egress: Arc<Egress>,
+        metrics: Arc<Metrics>,
+        clock: Clock,
+    ) -> Result<Arc<Self>, OptionsError> {
+        let registry: Arc<str> = options.registry.as_str().into();
+        let url = options.url.trim_end_matches('/').to_owned();
+        let site = url.parse::<Uri>().ok().filter(|url| url.query().is_none()).and_then(|url| Site::of(&url));
+        let site = site.ok_or_else(|| OptionsError::Url(options.url.clone()))?;
+        let home = Arc::new(Home::new(&registry, site, &options.realms).map_err(OptionsError::Realm)?);
+        let account = Account::of(options);
+        let account_label = Account::label(account.as_ref()).to_owned();
+        let tokens = Arc::new(Tokens {
+            registry: Arc::clone(&registry),
+            home: Arc::clone(&home),
+            account,
+            egress: Arc::clone(&egress),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
+            answer_timeout: options.answer_timeout,
+            fuse: Fuse::new(clock.clone()),
+            state: State::default(),
+        });
+        Ok(Arc::new(Self {
+            registry,
+            url,
+            home,
+            account_label,
+            tokens,
+            egress,
+            metrics,
+            fuse: Fuse::new(clock.clone()),
+            clock,
+            answer_timeout: options.answer_timeout,
+            stall_timeout: options.stall_timeout,
+            gates: Mutex::default(),
+        }))
+    }
+
+    /// Asks for what a tag or digest names by HEAD, and by GET where HEAD will not tell.
+    async fn look_up(&self, repository: &RepositoryName, reference: &Reference) -> Result<Resolved, SourceError> {
+        let deadline = Instant::now() + ANSWER_MAX;
+        let ask = manifest_ask(What::ManifestHead, repository, reference);
+        match self.ask(&ask, deadline).await {
+            Ok(reply) if reply.response.status() == StatusCode::OK => {
+                if let Some(descriptor) = described(reply.response.headers(), reference) {
+                    return Ok(Resolved::Descriptor(descriptor));
+                }
+            }
+            Ok(reply) => {
+                let error = self.error_of(&ask, reply, deadline).await;
+                if error.kind != SourceErrorKind::Unsupported {
+                    return Err(error);
+                }
+            }
+            // Registries have refused HEADs while GETs went on (Docker Hub, 2024-09-27).
+            Err(error) if error.kind == SourceErrorKind::Unauthorized => {}
+            Err(error) => return Err(error),
+        }
+        self.fetch_manifest(repository, reference, deadline).await.map(Resolved::Manifest)
+    }
+
+    async fn fetch_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        deadline: Instant,
+    ) -> Result<Manifest, SourceError> {
+        let ask = manifest_ask(What::ManifestGet, repository, reference);
+        let (headers, bytes) = self.read(&ask, MANIFEST_BYTES_MAX as usize, deadline).await?;
+        let bad = |why: String| self.bad_answer(&ask, &why);
+        let expected = match (reference, headers.get(DOCKER_CONTENT_DIGEST)) {
+            (Reference::Digest(digest), _) => Some(digest.clone()),
+            (Reference::Tag(_), None) => None,
+            (Reference::Tag(_), Some(header)) => {
+                let digest = header.to_str().ok().and_then(|text| text.parse().ok());
+                Some(digest.ok_or_else(|| bad("names as its digest what is none".to_owned()))?)
+            }
+        };
+        let algorithm = expected.as_ref().map_or(Algorithm::Sha256, Digest::algorithm);
+        let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let manifest = Manifest::from_answer(content_type, bytes, algorithm);
+        let manifest = manifest.map_err(|error| bad(format!("is no manifest: {error}")))?;
+        match expected.filter(|expected| *expected != manifest.descriptor.digest) {
+            Some(expected) => {
+                self.metrics.upstream_verification_failures.inc();
+                Err(bad(format!("hashes to {}, not to {expected}", manifest.descriptor.digest)))
+            }
+            None => Ok(manifest),
+        }
+    }
+
+    /// Asks for something that is sent with a 200 and fits into memory.
+    async fn read(
+        &self,
+        ask: &Ask<'_>,
+        bytes_max: usize,
+        deadline: Instant,
+    ) -> Result<(HeaderMap, Bytes), SourceError> {
+        let reply = self.ask(ask, deadline).await?;
+        if reply.response.status() != StatusCode::OK {
+            return Err(self.error_of(ask, reply, deadline).await);
+        }
+        let (head, body) = reply.response.into_parts();
+        match collect(body, bytes_max, deadline).await {
+            Ok(bytes) => Ok((head.headers, bytes)),
+            Err(error) => Err(Failure::of_way(&self.registry, error).error),
+        }
+    }
+
+    async fn error_of(&self, ask: &Ask<'_>, reply: Reply, deadline: Instant) -> SourceError {
+        let status = reply.response.status();
+        let body = error_body(reply.response, deadline).await;
+        of_status(&self.registry, &ask.name(), status, &body)
+    }
+
+    fn bad_answer(&self, ask: &Ask<'_>, why: &str) -> SourceError {
+        let message = format!("the answer to {} {why}", ask.name());
+        SourceError::new(Arc::clone(&self.registry), SourceErrorKind::BadAnswer, message)
+    }
+}
+
+impl Source for Upstream {
+    fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Resolved> {
+        Box::pin(async move { self.look_up(repository, &Reference::Tag(tag.clone())).await })
+    }
+
+    fn manifest<'a>(&'a self, repository: &'a RepositoryName, reference: &'a Reference) -> Answer<'a, Manifest> {
+        Box::pin(self.fetch_manifest(repository, reference, Instant::now() + ANSWER_MAX))
+    }
+
+    fn has_manifest<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Descriptor> {
+        Box::pin(async move {
+            match self.look_up(repository, &Reference::Digest(digest.clone())).await? {
+                Resolved::Descriptor(descriptor) => Ok(descriptor),
+                Resolved::Manifest(manifest) => Ok(manifest.descriptor),
+            }
+        })
+    }
+
+    fn blob_size<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Option<u64>> {
+        Box::pin(self.measure_blob(repository, digest))
+    }
+
+    fn blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+        start: u64,
+        end: Option<u64>,
+    ) -> Answer<'a, BlobStream> {
+        Box::pin(self.open_blob(repository, digest, start, end))
+    }
+
+    fn tags<'a>(&'a self, repository: &'a RepositoryName, page: &'a Page) -> Answer<'a, TagPage> {
+        Box::pin(self.list_tags(repository, page))
+    }
+
+    fn referrers<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Bytes> {
+        Box::pin(self.list_referrers(repository, digest))
+    }
+}
+
+fn manifest_ask<'a>(what: What, repository: &'a RepositoryName, reference: &Reference) -> Ask<'a> {
+    Ask { what, repository, path: format!("manifests/{reference}"), accept: ACCEPT_MANIFESTS, range: None }
+}
+
+/// Returns what the answer to a HEAD describes, if it says enough, and what was asked for.
+fn described(headers: &HeaderMap, reference: &Reference) -> Option<Descriptor> {
+    let said = headers.get(DOCKER_CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse().ok());
+    let digest: Digest = match reference {
+        Reference::Tag(_) => said?,
+        Reference::Digest(asked) => said.is_none_or(|said| said == *asked).then(|| asked.clone())?,
+    };
+    let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?.parse().ok()?;
+    Some(Descriptor { media_type, digest, size: number(headers, CONTENT_LENGTH)? })
+}
+
+fn number(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}

@@ -1,0 +1,134 @@
+//! What goes wrong with one try, said in the words of [`SourceError`], and whether another try may help.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::StatusCode;
+use oci::{ErrorCode, ReportedError, parse_errors};
+
+use crate::{
+    egress::{EgressError, EgressErrorKind},
+    source::{SourceError, SourceErrorKind},
+};
+
+/// How much of a registry's own message is repeated, in characters.
+const MESSAGE_CHARS_MAX: usize = 200;
+
+/// A try that failed.
+#[derive(Clone, Debug)]
+pub(super) struct Failure {
+    pub(super) error: SourceError,
+    /// Whether the same request may succeed in a moment.
+    pub(super) may_pass: bool,
+    /// Whether the registry itself said that it is not well.
+    pub(super) is_illness: bool,
+}
+
+impl Failure {
+    /// A failure that another try will not cure.
+    pub(super) fn lasting(registry: &Arc<str>, kind: SourceErrorKind, message: impl Into<String>) -> Self {
+        Self { error: SourceError::new(Arc::clone(registry), kind, message), may_pass: false, is_illness: false }
+    }
+
+    /// A failure on the way to whoever was asked.
+    pub(super) fn of_way(registry: &Arc<str>, error: EgressError) -> Self {
+        use EgressErrorKind as Way;
+        let (kind, may_pass) = match error.kind {
+            Way::Forbidden => (SourceErrorKind::Refused, false),
+            Way::Connect | Way::Broken => (SourceErrorKind::Unavailable, true),
+            Way::ConnectTimeout => (SourceErrorKind::Timeout, true),
+            Way::Tls => (SourceErrorKind::Unavailable, false),
+            Way::Timeout => (SourceErrorKind::Timeout, false),
+            Way::Malformed => (SourceErrorKind::BadAnswer, false),
+        };
+        Self { may_pass, ..Self::lasting(registry, kind, error.message) }
+    }
+
+    /// What an answer says that is final.
+    pub(super) fn said(error: SourceError) -> Self {
+        Self { error, may_pass: false, is_illness: false }
+    }
+
+    /// Says when it makes sense to ask again.
+    pub(super) fn after(mut self, wait: Option<Duration>) -> Self {
+        self.error.retry_after = wait;
+        self
+    }
+}
+
+/// Returns the error that an answer of this status and body stands for; `what` completes "the answer to ...".
+pub(super) fn of_status(registry: &Arc<str>, what: &str, status: StatusCode, body: &Bytes) -> SourceError {
+    let reported = parse_errors(body);
+    let unknown = |code| {
+        use ErrorCode as Code;
+        matches!(code, Code::NameUnknown | Code::ManifestUnknown | Code::BlobUnknown | Code::NameInvalid)
+    };
+    let names_unknown = reported.iter().filter_map(|error| ErrorCode::parse(&error.code)).any(unknown);
+    let kind = match status.as_u16() {
+        404 | 410 => SourceErrorKind::NotFound,
+        400 if names_unknown => SourceErrorKind::NotFound,
+        401 => SourceErrorKind::Unauthorized,
+        403 | 451 => SourceErrorKind::Denied,
+        405 | 501 => SourceErrorKind::Unsupported,
+        408 => SourceErrorKind::Timeout,
+        429 => SourceErrorKind::TooManyRequests,
+        500..=599 => SourceErrorKind::Unavailable,
+        _ => SourceErrorKind::BadAnswer,
+    };
+    let said = reported.first().map(said).unwrap_or_default();
+    SourceError::new(Arc::clone(registry), kind, format!("the answer to {what} is {status}{said}"))
+}
+
+fn said(error: &ReportedError) -> String {
+    let message: String = error.message.chars().take(MESSAGE_CHARS_MAX).collect();
+    match (error.code.as_str(), message.as_str()) {
+        ("", "") => String::new(),
+        (code, "") => format!(" ({code})"),
+        ("", message) => format!(" ({message})"),
+        (code, message) => format!(" ({code}: {message})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_becomes_an_error_of_one_kind() {
+        use SourceErrorKind as Kind;
+        let name_invalid = r#"{"errors":[{"code":"NAME_INVALID","message":"no"}]}"#;
+        for (status, body, kind) in [
+            (404, "", Kind::NotFound),
+            (404, "<html>", Kind::NotFound),
+            (400, name_invalid, Kind::NotFound),
+            (400, "", Kind::BadAnswer),
+            (401, "", Kind::Unauthorized),
+            (403, "", Kind::Denied),
+            (451, "", Kind::Denied),
+            (405, "", Kind::Unsupported),
+            (416, "", Kind::BadAnswer),
+            (429, "", Kind::TooManyRequests),
+            (500, "", Kind::Unavailable),
+            (503, "", Kind::Unavailable),
+            (520, "", Kind::Unavailable),
+            (204, "", Kind::BadAnswer),
+            (302, "", Kind::BadAnswer),
+        ] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            let error = of_status(&"docker.io".into(), "x", status, &Bytes::from(body));
+            assert_eq!(error.kind, kind, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_message_says_who_and_what_and_repeats_the_registry() {
+        let body = Bytes::from(r#"{"errors":[{"code":"DENIED","message":"requested access is denied"}]}"#);
+        let what = "GET manifest 3.20 of library/alpine";
+        let error = of_status(&"docker.io".into(), what, StatusCode::FORBIDDEN, &body);
+        assert_eq!(
+            error.to_string(),
+            "docker.io: the answer to GET manifest 3.20 of library/alpine is 403 Forbidden \
+             (DENIED: requested access is denied)"
+        );
+    }
+}

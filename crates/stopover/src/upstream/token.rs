@@ -1,0 +1,255 @@
+//! The passes that a registry lets us in with: one token per (registry, repository, account), shared by all.
+//!
+//! How a registry wants to be asked is learned from its first challenge and remembered, so that a token for the next
+//! repository needs no 401. A token is asked for once however many wait for it, is kept until shortly before it ends,
+//! and serves to its very end where its service fails. The account goes only where [`gate`](super::gate) lets it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use http::{HeaderValue, Uri};
+use oci::{Challenge, RepositoryName, Scheme};
+use tokio::time::timeout_at;
+
+use super::{
+    account::Account,
+    breaker::{Fuse, Throttle},
+    failure::Failure,
+    gate::{self, Home, Site},
+    realm::{Want, pull_scope},
+};
+use crate::{
+    clock::Clock,
+    egress::{Egress, Flights, Reach},
+    metrics::Metrics,
+    source::SourceErrorKind,
+};
+
+/// How many tokens, and how many odd scopes, are kept.
+const KNOWN_MAX: usize = 10_000;
+/// How long a refusal is believed: long enough that a burst of pulls is one login, short enough not to be noticed.
+const REFUSED_FOR: Duration = Duration::from_secs(5);
+
+/// What lets a request in.
+pub(super) struct Pass {
+    pub(super) header: HeaderValue,
+    /// The token it holds; `None` where it is the account itself.
+    want: Option<Want>,
+}
+
+impl Pass {
+    /// Returns whether there may be another in its stead.
+    pub(super) fn is_token(&self) -> bool {
+        self.want.is_some()
+    }
+}
+
+/// How the registry wants to be asked.
+#[derive(Clone)]
+enum Way {
+    Basic,
+    Bearer { realm: String, service: Option<String>, reach: Reach },
+}
+
+#[derive(Clone)]
+struct Token {
+    header: HeaderValue,
+    refresh_at: Instant,
+    ends_at: Instant,
+}
+
+enum Known {
+    Token(Token),
+    Refused(Failure, Instant),
+}
+
+/// All passes of one registry.
+pub(super) struct Tokens {
+    pub(super) registry: Arc<str>,
+    pub(super) home: Arc<Home>,
+    pub(super) account: Option<Account>,
+    pub(super) egress: Arc<Egress>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Clock,
+    pub(super) answer_timeout: Duration,
+    pub(super) fuse: Fuse,
+    pub(super) state: State,
+}
+
+/// What was learned.
+#[derive(Default)]
+pub(super) struct State {
+    way: Mutex<Option<Way>>,
+    /// Scopes that a registry asked for in place of the usual ones.
+    odd_scopes: Mutex<HashMap<RepositoryName, String>>,
+    known: Mutex<HashMap<Want, Known>>,
+    pub(super) throttle: Mutex<Throttle>,
+    flights: Flights<Want, Result<Token, Failure>>,
+}
+
+impl Tokens {
+    /// Returns the pass that a request to `repository` will want, as far as that can be known before it is sent.
+    pub(super) async fn ready(
+        self: &Arc<Self>,
+        repository: &RepositoryName,
+        deadline: tokio::time::Instant,
+    ) -> Result<Option<Pass>, Failure> {
+        let way = locked(&self.state.way).clone();
+        let (realm, service, reach) = match way {
+            None => return Ok(None),
+            Some(Way::Basic) => return Ok(self.basic()),
+            Some(Way::Bearer { realm, service, reach }) => (realm, service, reach),
+        };
+        let odd_scope = locked(&self.state.odd_scopes).get(repository).cloned();
+        let scope = odd_scope.unwrap_or_else(|| pull_scope(repository));
+        let want = Want { realm, service, scope, with_account: self.account.is_some(), reach };
+        self.pass(want, deadline).await.map(Some)
+    }
+
+    /// Answers the registry's own challenge and remembers the way. `from_inside` tells that it came from an address
+    /// that is not public.
+    pub(super) async fn answer(
+        self: &Arc<Self>,
+        challenge: Challenge,
+        repository: &RepositoryName,
+        from_inside: bool,
+        deadline: tokio::time::Instant,
+    ) -> Result<Pass, Failure> {
+        let Some(realm) = challenge.realm.filter(|_| challenge.scheme == Scheme::Bearer) else {
+            *locked(&self.state.way) = Some(Way::Basic);
+            let none = || self.lasting(SourceErrorKind::Unauthorized, "the registry wants an account");
+            return self.basic().ok_or_else(none);
+        };
+        let usual_scope = pull_scope(repository);
+        let scope = challenge.scope.filter(|scope| !scope.is_empty());
+        let scope = scope.unwrap_or_else(|| usual_scope.clone());
+        let with_account = self.account.is_some();
+        let (_, reach) = self.reach_of(&realm, with_account, from_inside)?;
+        if scope != usual_scope {
+            let mut scopes = locked(&self.state.odd_scopes);
+            if scopes.len() >= KNOWN_MAX {
+                scopes.clear();
+            }
+            scopes.insert(repository.clone(), scope.clone());
+        }
+        let service = challenge.service;
+        *locked(&self.state.way) = Some(Way::Bearer { realm: realm.clone(), service: service.clone(), reach });
+        self.pass(Want { realm, service, scope, with_account, reach }, deadline).await
+    }
+
+    /// Answers the challenge of a place that the registry redirected to, as anybody.
+    pub(super) async fn answer_as_anybody(
+        self: &Arc<Self>,
+        challenge: Challenge,
+        repository: &RepositoryName,
+        from_inside: bool,
+        deadline: tokio::time::Instant,
+    ) -> Result<Option<Pass>, Failure> {
+        let Some(realm) = challenge.realm.filter(|_| challenge.scheme == Scheme::Bearer) else { return Ok(None) };
+        let (_, reach) = self.reach_of(&realm, false, from_inside)?;
+        let scope = challenge.scope.unwrap_or_else(|| pull_scope(repository));
+        let want = Want { realm, service: challenge.service, scope, with_account: false, reach };
+        self.pass(want, deadline).await.map(Some)
+    }
+
+    /// Forgets a token that did not let us in.
+    pub(super) fn forget(&self, pass: &Pass) {
+        let Some(want) = &pass.want else { return };
+        let mut known = locked(&self.state.known);
+        if matches!(known.get(want), Some(Known::Token(token)) if token.header == pass.header) {
+            known.remove(want);
+        }
+    }
+
+    fn basic(&self) -> Option<Pass> {
+        self.account.as_ref().map(|account| Pass { header: account.basic(), want: None })
+    }
+
+    /// Decides whether a realm may be asked, and how far that may reach.
+    fn reach_of(&self, realm: &str, with_account: bool, from_inside: bool) -> Result<(Uri, Reach), Failure> {
+        let url = realm.parse::<Uri>().ok().filter(|url| Site::of(url).is_some());
+        let not_a_url = || self.lasting(SourceErrorKind::BadAnswer, "the registry names no URL as its token service");
+        let url = url.ok_or_else(not_a_url)?;
+        let site = Site::of(&url).ok_or_else(not_a_url)?;
+        if with_account && !gate::may_send(&self.home, &url) {
+            let message = format!(
+                "the registry wants the account sent to {site}, which is not one of its known token services; \
+                 if it is right, name its host in `upstream.realms`"
+            );
+            return Err(self.lasting(SourceErrorKind::Refused, message));
+        }
+        let too_far = || self.lasting(SourceErrorKind::Refused, format!("the token service {site} is not encrypted"));
+        let reach = gate::reach(&self.home, &url, from_inside).ok_or_else(too_far)?;
+        Ok((url, reach))
+    }
+
+    async fn pass(self: &Arc<Self>, want: Want, deadline: tokio::time::Instant) -> Result<Pass, Failure> {
+        let token = match self.recall(&want) {
+            Some(known) => known?,
+            None => {
+                let flight = self.state.flights.join(want.clone(), || {
+                    let (tokens, want) = (Arc::clone(self), want.clone());
+                    Box::pin(async move { tokens.renew(&want).await })
+                });
+                let too_late = |_| self.lasting(SourceErrorKind::Timeout, "no token came in time");
+                timeout_at(deadline, flight).await.map_err(too_late)??
+            }
+        };
+        Ok(Pass { header: token.header, want: Some(want) })
+    }
+
+    fn recall(&self, want: &Want) -> Option<Result<Token, Failure>> {
+        let now = self.clock.now();
+        match locked(&self.state.known).get(want)? {
+            Known::Token(token) => (now < token.refresh_at).then(|| Ok(token.clone())),
+            Known::Refused(failure, until) => (now < *until).then(|| Err(failure.clone())),
+        }
+    }
+
+    async fn renew(&self, want: &Want) -> Result<Token, Failure> {
+        if let Some(known) = self.recall(want) {
+            return known;
+        }
+        let asked_at = self.clock.now();
+        let failure = match self.ask(want).await {
+            Ok((header, lifetime)) => {
+                let token = Token { header, refresh_at: asked_at + lifetime * 17 / 20, ends_at: asked_at + lifetime };
+                self.remember(want, Known::Token(token.clone()));
+                return Ok(token);
+            }
+            Err(failure) => failure,
+        };
+        if matches!(failure.error.kind, SourceErrorKind::Unauthorized | SourceErrorKind::Denied) {
+            self.remember(want, Known::Refused(failure.clone(), self.clock.now() + REFUSED_FOR));
+        } else if let Some(Known::Token(old)) = locked(&self.state.known).get(want)
+            && self.clock.now() < old.ends_at
+        {
+            return Ok(old.clone());
+        }
+        Err(failure)
+    }
+
+    fn remember(&self, want: &Want, what: Known) {
+        let now = self.clock.now();
+        let mut known = locked(&self.state.known);
+        if known.len() >= KNOWN_MAX {
+            known.retain(|_, known| matches!(known, Known::Token(token) if now < token.ends_at));
+        }
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(want.clone(), what);
+    }
+
+    pub(super) fn lasting(&self, kind: SourceErrorKind, message: impl Into<String>) -> Failure {
+        Failure::lasting(&self.registry, kind, message)
+    }
+}
+
+/// Locks for a moment; never across an await.
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

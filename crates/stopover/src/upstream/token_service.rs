@@ -1,0 +1,88 @@
+//! One request to a token service.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Request, Uri,
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, USER_AGENT},
+};
+use http_body_util::Empty;
+use tokio::time::Instant;
+
+use super::{
+    failure::{Failure, of_status},
+    gate::{self, Site},
+    realm::{TOKEN_BYTES_MAX, Want, read_token},
+    send::{AGENT, asked_wait, is_plain},
+    token::{Tokens, locked},
+};
+use crate::{egress::collect, source::SourceErrorKind};
+
+/// The word of token requests in metrics.
+const WORD: &str = "token";
+
+impl Tokens {
+    /// Asks the token service, once.
+    pub(super) async fn ask(&self, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
+        let answer = self.exchange(want).await;
+        let word = answer.as_ref().map_or_else(|failure| failure.error.kind.as_str(), |_| "ok");
+        self.metrics.upstream(&self.registry, WORD, word);
+        answer
+    }
+
+    async fn exchange(&self, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
+        let no_url = || self.lasting(SourceErrorKind::BadAnswer, "the URL of the token service is none");
+        let url = want.url().ok_or_else(no_url)?;
+        let what = format!("the request for a token at {}", Site::of(&url).ok_or_else(no_url)?);
+        let held = |kind, wait| self.lasting(kind, format!("{what} waits, since the last failed")).after(Some(wait));
+        let admitted = locked(&self.state.throttle).admit(self.clock.now());
+        admitted.map_err(|wait| held(SourceErrorKind::TooManyRequests, wait))?;
+        let trial = self.fuse.admit().map_err(|wait| held(SourceErrorKind::Unavailable, wait))?;
+
+        let deadline = Instant::now() + self.answer_timeout;
+        let response = match self.egress.send(self.request(want, url), want.reach, deadline).await {
+            Ok(response) => response,
+            Err(error) => {
+                trial.failed();
+                return Err(Failure::of_way(&self.registry, error));
+            }
+        };
+        if response.status().is_server_error() { _ = trial.failed() } else { trial.succeeded() }
+        let (head, body) = response.into_parts();
+        let body = collect(body, TOKEN_BYTES_MAX, deadline).await;
+        let body = body.map_err(|error| Failure::of_way(&self.registry, error))?;
+        if head.status.as_u16() == 200 {
+            locked(&self.state.throttle).succeeded();
+            let token = is_plain(&head.headers).then(|| read_token(&body)).flatten();
+            let none = || self.lasting(SourceErrorKind::BadAnswer, format!("the answer to {what} holds no token"));
+            return token.ok_or_else(none);
+        }
+        let asked = asked_wait(&head.headers);
+        let error = of_status(&self.registry, &what, head.status, &body);
+        Err(match error.kind {
+            SourceErrorKind::TooManyRequests => {
+                let wait = locked(&self.state.throttle).refused(self.clock.now(), asked);
+                Failure::said(error).after(Some(wait))
+            }
+            SourceErrorKind::Unavailable => Failure { may_pass: true, ..Failure::said(error) }.after(asked),
+            SourceErrorKind::Unauthorized | SourceErrorKind::Denied => Failure::said(error),
+            // A token service knows no repositories: its 404 says nothing of the one that we ask for.
+            _ => self.lasting(SourceErrorKind::BadAnswer, error.message),
+        })
+    }
+
+    fn request(&self, want: &Want, url: Uri) -> Request<Empty<Bytes>> {
+        let account = self.account.as_ref().filter(|_| want.with_account && gate::may_send(&self.home, &url));
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = url;
+        let headers = request.headers_mut();
+        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some(account) = account {
+            headers.insert(AUTHORIZATION, account.basic());
+        }
+        request
+    }
+}

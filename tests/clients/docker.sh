@@ -1,0 +1,111 @@
+# shellcheck shell=bash
+# dockerd, with Stopover as its registry mirror, as README says: one line in daemon.json.
+
+docker_tests() {
+  begin docker
+  check the_daemon_starts
+  check a_direct_pull_from_the_hub_is_what_we_compare_with
+  check the_first_pull_costs_the_hub_one_pull
+  check the_image_is_the_one_pulled_directly
+  check the_image_runs
+  check the_second_pull_asks_the_hub_for_nothing
+  check the_image_is_the_one_pulled_directly
+  check the_image_runs
+  check an_official_image_needs_no_library_before_its_name
+  note "docker pull $IMAGE: $(took direct) s from the hub, $(took first) s through Stopover, $(took second) s again"
+}
+
+# These stop the hub, so they come when every other client is done.
+docker_tests_without_hub() {
+  begin "docker, hub down"
+  check the_hub_stops
+  check the_mirror_still_serves_what_it_has
+  check the_image_is_the_one_pulled_directly
+  check the_mirror_starts_without_the_hub
+  check the_mirror_serves_a_tag_that_it_cannot_check
+  check the_image_is_the_one_pulled_directly
+  check the_image_runs
+}
+
+the_daemon_starts() {
+  mkdir -p "$work/docker"
+  cat >"$work/docker/daemon.json" <<JSON
+{"registry-mirrors": ["http://$stopover_address"]}
+JSON
+  start dockerd dockerd --config-file "$work/docker/daemon.json" \
+    --data-root "$work/docker/data" --exec-root "$work/docker/exec" --pidfile "$work/docker/pid" \
+    --host "unix://$work/docker.sock" --iptables=false --bridge=none --exec-opt native.cgroupdriver=cgroupfs
+  await dockerd d info
+  d version --format 'client {{.Client.Version}}, server {{.Server.Version}}'
+}
+
+a_direct_pull_from_the_hub_is_what_we_compare_with() {
+  local started=$EPOCHREALTIME direct="$hub_address/$IMAGE"
+  d pull "$direct"
+  seconds_since "$started" >"$work/docker.direct.s"
+  equal "image id" "$(right image_id)" "$(d image inspect --format '{{.Id}}' "$direct")"
+  d rmi "$direct"
+}
+
+the_first_pull_costs_the_hub_one_pull() {
+  hub_reset
+  local started=$EPOCHREALTIME
+  echo "$SECONDS" >"$work/docker.first.at"
+  d pull "$IMAGE"
+  seconds_since "$started" >"$work/docker.first.s"
+  hub_saw_one_pull
+}
+
+the_second_pull_asks_the_hub_for_nothing() {
+  d rmi "$IMAGE"
+  hub_reset
+  local started=$EPOCHREALTIME
+  d pull "$IMAGE"
+  seconds_since "$started" >"$work/docker.second.s"
+  # The line decides how long the first pull takes, and so whether the tag that it asked for is still fresh.
+  if ((SECONDS - $(<"$work/docker.first.at") < TAG_TTL_SECONDS)); then hub_saw_nothing; else hub_saw_no_get; fi
+}
+
+the_image_is_the_one_pulled_directly() {
+  equal "image id" "$(right image_id)" "$(d image inspect --format '{{.Id}}' "$IMAGE")"
+  equal "repository digest" "$IMAGE@$(right index_digest)" "$(d image inspect --format '{{index .RepoDigests 0}}' "$IMAGE")"
+}
+
+the_image_runs() {
+  equal "its output" "$IMAGE_PRINTS" "$(d run --rm --network none "$IMAGE")"
+}
+
+an_official_image_needs_no_library_before_its_name() {
+  hub_reset
+  d pull "${SMALL#library/}-docker"
+  hub_saw_at_most_one_pull 2
+  equal "its output" "$SMALL-docker:latest" "$(d run --rm --network none "${SMALL#library/}-docker")"
+}
+
+the_hub_stops() {
+  stop hubsim
+}
+
+the_mirror_still_serves_what_it_has() {
+  d rmi "$IMAGE"
+  d pull "$IMAGE"
+}
+
+the_mirror_starts_without_the_hub() {
+  stop stopover
+  stopover_start STOPOVER_CACHE__TAG_TTL=0s
+}
+
+# With a tag_ttl of 0 each pull asks the hub first, so this one gets no answer and serves the tag stale.
+the_mirror_serves_a_tag_that_it_cannot_check() {
+  the_mirror_still_serves_what_it_has
+}
+
+# took PULL: how long one of the pulls took, or a question mark for one that failed.
+took() {
+  cat "$work/docker.$1.s" 2>/dev/null || echo "?"
+}
+
+d() {
+  "$DOCKER" --host "unix://$work/docker.sock" "$@"
+}
