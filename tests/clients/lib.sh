@@ -10,8 +10,9 @@ readonly LOG_LINES_SHOWN=40
 work=$(mktemp -d "${TMPDIR:-/tmp}/stopover-clients.XXXXXX")
 passed=0
 failed=0
-client=          # whose checks run now
-client_broken=   # set when one of them has failed: what follows builds on it
+client=                 # whose checks run now
+client_broken=          # set when one of them has failed: what follows builds on it
+declare -gA log_sizes=() # how long each daemon's log was when the check that runs began
 
 # Descriptor 3 is where people read; a check's own output is shown only if it fails.
 exec 3>&1
@@ -33,6 +34,7 @@ check() {
     echo "FAIL  $sentence (not run, since a check before it failed)" >&3
     return
   fi
+  logs_begin
   # Not in an if or &&: bash would switch errexit off inside.
   set +e
   (
@@ -112,6 +114,8 @@ await() {
     ((SECONDS < deadline)) || fail "$name did not answer within $DAEMON_START_SECONDS s"
     sleep 0.1
   done
+  # Not another one's answer on a port that ours could not have.
+  alive "$(<"$work/$name.pid")" || fail "$name ended while it was starting"
 }
 
 # stop NAME: asks it to end, waits, and says so when it had to be killed.
@@ -145,12 +149,21 @@ alive() {
   [[ ${stat##*) } != Z* ]]
 }
 
-show_daemon_logs() {
+# logs_begin, show_daemon_logs: what the daemons have logged in between, the last lines of it.
+logs_begin() {
   local file
+  log_sizes=()
   for file in "$work"/*.log; do
-    [[ $file == */check.log || ! -s $file ]] && continue
-    echo "--- the end of ${file##*/}"
-    tail -n "$LOG_LINES_SHOWN" "$file"
+    [[ ! -e $file ]] || log_sizes[$file]=$(stat -c %s "$file")
+  done
+}
+
+show_daemon_logs() {
+  local file new
+  for file in "$work"/*.log; do
+    [[ $file != */check.log ]] || continue
+    new=$(tail -c "+$((${log_sizes[$file]:-0} + 1))" "$file" | tail -n "$LOG_LINES_SHOWN")
+    [[ -z $new ]] || printf -- '--- %s:\n%s\n' "${file##*/}" "$new"
   done
 }
 

@@ -11,11 +11,11 @@ choose_addresses() {
 }
 
 the_hub_and_the_mirror_start() {
-  start hubsim "$HUBSIM_BIN" serve --addr "$hub_address" --rate "$LINE_RATE" --latency "$LINE_LATENCY" \
+  start hubsim "$HUBSIM_BIN" serve --addr "$hub_address" --cdn-addr 127.0.0.1:0 --rate "$LINE_RATE" --latency "$LINE_LATENCY" \
     --image "$IMAGE:latest=many-layers" --image "$SMALL-docker:latest=docker-list" \
     --image "$SMALL-containerd:latest=oci-index" --image "$SMALL-podman:latest=oci" \
     --image "$SMALL-skopeo:latest=docker" --image "$SMALL-buildah:latest=oci-index"
-  await hubsim hub counters
+  await hubsim read_manifest "docker://$hub_address/$SMALL-buildah:latest" # the last of them
   stopover_start
 }
 
@@ -45,6 +45,7 @@ right() {
 
 # For a run without docker, whose first pull fills the mirror: a plain copy that nobody looks at.
 the_mirror_is_filled() {
+  hub_reset
   skopeo --insecure-policy copy --src-tls-verify=false "docker://$stopover_address/$IMAGE" "dir:$work/filling"
   hub_saw_one_pull
 }

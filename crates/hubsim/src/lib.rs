@@ -36,6 +36,7 @@ mod registry;
 mod route;
 mod serve;
 mod state;
+mod stock;
 pub mod text;
 mod token;
 mod wire;

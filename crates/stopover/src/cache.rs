@@ -104,31 +104,25 @@ struct Parts {
     index: Arc<Index>,
     metrics: Arc<Metrics>,
     clock: Clock,
-    manifests: Memory<(RepositoryName, Digest), Arc<InMemory>, ByBytes>,
+    manifests: Memory<(RepositoryName, Digest), Manifest, ByBytes>,
     tag_flights: Arc<Flights<(RepositoryName, Tag), Result<manifest::Resolution, Error>>>,
     manifest_flights: Arc<Flights<(RepositoryName, Digest), Result<manifest::Found, Error>>>,
     check_flights: Arc<Flights<Digest, bool>>,
     discovery: discovery::Discovery,
     fills: Arc<Fills>,
     absent: Absent,
-    failed_checks: Memory<(RepositoryName, Tag), (std::time::Instant, SourceError)>,
+    failed_checks: Memory<(RepositoryName, Tag), (std::time::Instant, Arc<SourceError>)>,
     tasks: TaskTracker,
-}
-
-/// A manifest in memory, and when its use was last noted (in seconds since 1970).
-struct InMemory {
-    manifest: Manifest,
-    use_noted: std::sync::atomic::AtomicU64,
 }
 
 #[derive(Clone)]
 struct ByBytes;
 
-impl Weighter<(RepositoryName, Digest), Arc<InMemory>> for ByBytes {
-    fn weight(&self, _: &(RepositoryName, Digest), value: &Arc<InMemory>) -> u64 {
+impl Weighter<(RepositoryName, Digest), Manifest> for ByBytes {
+    fn weight(&self, _: &(RepositoryName, Digest), manifest: &Manifest) -> u64 {
         /// What a manifest costs beside its bytes, about.
         const ENTRY_BYTES: u64 = 512;
-        value.manifest.bytes.len() as u64 + ENTRY_BYTES
+        manifest.bytes.len() as u64 + ENTRY_BYTES
     }
 }
 
@@ -174,7 +168,10 @@ impl Cache {
     }
 
     /// Runs file work where it may block. `None` where it panicked, or the process is ending.
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Parts) -> T + Send + 'static) -> Option<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Parts) -> T + Send + 'static,
+    ) -> Option<T> {
         let parts = Arc::clone(&self.parts);
         tokio::task::spawn_blocking(move || work(&parts)).await.ok()
     }

@@ -9,7 +9,7 @@
 //! Methods named `..._in_memory` return at once; all others may read a file and belong on the blocking pool. The
 //! index knows no bytes: whoever rebuilds it hands it what the manifests say.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use oci::{Descriptor, Digest, MediaType, RepositoryName, Tag};
 use quick_cache::sync::Cache;
@@ -25,6 +25,9 @@ use tree::Tree;
 
 /// How many tags, memberships and files' states are kept in memory, each.
 const REMEMBERED_MAX: usize = 50_000;
+
+/// How often a content's use is noted.
+const USE_NOTED_EACH: Duration = Duration::from_secs(60);
 
 /// What a tag named when it was last checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,7 @@ pub struct Index {
     tags: Cache<(RepositoryName, Tag), Arc<TagRecord>>,
     memberships: Cache<(RepositoryName, Digest), Membership>,
     file_states: Cache<Digest, FileState>,
+    uses: Cache<Digest, Wall>,
 }
 
 impl Index {
@@ -61,6 +65,7 @@ impl Index {
             tags: Cache::new(REMEMBERED_MAX),
             memberships: Cache::new(REMEMBERED_MAX),
             file_states: Cache::new(REMEMBERED_MAX),
+            uses: Cache::new(REMEMBERED_MAX),
         })
     }
 
@@ -85,11 +90,17 @@ impl Index {
         if let Some(record) = self.tags.get(&key) {
             return Some(record);
         }
-        let linked = self.tree.tag(repository, tag)?;
-        let noted = self.database.tag(repository, tag).filter(|record| record.digest == linked);
-        let record = Arc::new(noted.unwrap_or(TagRecord { digest: linked, descriptor: None, checked: Wall(0) }));
+        let record = Arc::new(self.linked_record(repository, tag)?);
         self.tags.insert(key, Arc::clone(&record));
         Some(record)
+    }
+
+    /// Returns the record of the stored manifest that the tree says the tag names, which may be older than what the
+    /// registry said last.
+    pub fn linked_record(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {
+        let linked = self.tree.tag(repository, tag)?;
+        let noted = self.database.tag(repository, tag).filter(|record| record.digest == linked);
+        Some(noted.unwrap_or(TagRecord { digest: linked, descriptor: None, checked: Wall(0) }))
     }
 
     /// Returns the stored manifest that the tree says the tag names, which may be older than what the record says.
@@ -99,12 +110,15 @@ impl Index {
 
     /// Notes that the registry says now that the tag names this manifest. Where it is not `stored` the tree is left as
     /// it is, so that the tree never promises what is not there.
-    pub fn set_tag(&self, repository: &RepositoryName, tag: &Tag, named: &Descriptor, stored: bool) -> io::Result<()> {
-        let record = TagRecord {
-            digest: named.digest,
-            descriptor: Some(named.clone()),
-            checked: self.clock.wall(),
-        };
+    pub fn set_tag(
+        &self,
+        repository: &RepositoryName,
+        tag: &Tag,
+        named: &Descriptor,
+        stored: bool,
+    ) -> io::Result<()> {
+        let record =
+            TagRecord { digest: named.digest, descriptor: Some(named.clone()), checked: self.clock.wall() };
         let key = (repository.clone(), tag.clone());
         self.tags.insert(key, Arc::new(record.clone()));
         if !stored {
@@ -138,7 +152,8 @@ impl Index {
         if let Some(membership) = self.memberships.get(&key) {
             return Some(membership);
         }
-        let found = self.tree.membership(repository, digest).or_else(|| self.database.named(repository, digest))?;
+        let found =
+            self.tree.membership(repository, digest).or_else(|| self.database.named(repository, digest))?;
         self.memberships.insert(key, found);
         Some(found)
     }
@@ -162,7 +177,8 @@ impl Index {
         manifest: &Descriptor,
         names: Vec<(Digest, u64, Membership)>,
     ) {
-        self.database.write(Write::Manifest { digest: manifest.digest, media_type: manifest.media_type.clone() });
+        self.database
+            .write(Write::Manifest { digest: manifest.digest, media_type: manifest.media_type.clone() });
         self.database.write(Write::Names { repository: repository.clone(), names });
     }
 
@@ -192,9 +208,14 @@ impl Index {
         self.database.write(Write::FileState { digest: *digest, state, used: self.clock.wall() });
     }
 
-    /// Notes that content was used now. Cheap; written in batches.
+    /// Notes that content was used now, to the minute. Cheap; written in batches.
     pub fn used(&self, digest: &Digest) {
-        self.database.write(Write::Used { digest: *digest, at: self.clock.wall() });
+        let now = self.clock.wall();
+        if self.uses.get(digest).is_some_and(|noted| noted <= now && now.since(noted) < USE_NOTED_EACH) {
+            return;
+        }
+        self.uses.insert(*digest, now);
+        self.database.write(Write::Used { digest: *digest, at: now });
     }
 
     /// Notes that content without a last use exists: it counts as used now.

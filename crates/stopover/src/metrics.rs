@@ -171,6 +171,11 @@ impl Metrics {
     }
 
     fn register(&mut self) {
+        self.register_registry_3();
+        self.register_ours();
+    }
+
+    fn register_registry_3(&mut self) {
         let names = [
             ("registry_proxy_requests", "Requests for content"),
             ("registry_proxy_hits", "Requests for content that was in the cache"),
@@ -192,16 +197,39 @@ impl Metrics {
             }
             self.registry.register(name, help, family);
         }
+    }
+
+    fn register_ours(&mut self) {
         let r = &mut self.registry;
         r.register("stopover_requests", "Requests by endpoint, result and status", self.requests.clone());
-        r.register("stopover_request_seconds", "Time from request to last byte", self.request_seconds.clone());
+        r.register(
+            "stopover_request_seconds",
+            "Time from request to last byte",
+            self.request_seconds.clone(),
+        );
         r.register("stopover_upstream_requests", "Requests to registries", self.upstream_requests.clone());
-        r.register("stopover_quota_limit", "Manifest GETs an account has in a window", self.quota_limit.clone());
-        r.register("stopover_quota_remaining", "Manifest GETs left in the window", self.quota_remaining.clone());
+        r.register(
+            "stopover_quota_limit",
+            "Manifest GETs an account has in a window",
+            self.quota_limit.clone(),
+        );
+        r.register(
+            "stopover_quota_remaining",
+            "Manifest GETs left in the window",
+            self.quota_remaining.clone(),
+        );
         r.register("stopover_fills", "Blobs being fetched now", self.fills.clone());
-        r.register("stopover_followers", "Clients reading a blob that is being fetched", self.followers.clone());
+        r.register(
+            "stopover_followers",
+            "Clients reading a blob that is being fetched",
+            self.followers.clone(),
+        );
         r.register("stopover_connections", "Connections open on the pull port", self.connections.clone());
-        r.register("stopover_stale_served", "Tags served stale since the registry failed", self.stale_served.clone());
+        r.register(
+            "stopover_stale_served",
+            "Tags served stale since the registry failed",
+            self.stale_served.clone(),
+        );
         r.register(
             "stopover_upstream_verification_failures",
             "Contents from upstream that were not what their digest says",
@@ -214,7 +242,11 @@ impl Metrics {
         );
         r.register("stopover_fill_resumes", "Broken transfers that were resumed", self.fill_resumes.clone());
         r.register("stopover_passed", "Blobs streamed past a disk that took no more", self.passed.clone());
-        r.register("stopover_log_lines_dropped", "Log lines nobody read in time", self.log_lines_dropped.clone());
+        r.register(
+            "stopover_log_lines_dropped",
+            "Log lines nobody read in time",
+            self.log_lines_dropped.clone(),
+        );
         r.register("stopover_expired", "Contents removed as unused", self.expired.clone());
         let version = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
         let build = prometheus_client::metrics::info::Info::new(version);
@@ -238,4 +270,3 @@ impl Drop for Under {
         self.0.dec();
     }
 }
-

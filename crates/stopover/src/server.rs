@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -77,13 +77,17 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     let clock = Clock::default();
     let store = Arc::new(FsStore::open(&config.storage.root)?);
     let index = Index::open(&config.storage.root, clock.clone()).map_err(ServeError::Index)?;
-    let cache = Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
+    let cache =
+        Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
     let route = route_to_upstream(&config, &metrics, clock)?;
     let server = http::Server::new(route, cache.clone(), log, Arc::clone(&metrics), limits(&config));
 
     let ready = Arc::new(AtomicBool::new(true));
     let (stop, stopped) = watch::channel(false);
     if let Some(listener) = admin {
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "the operator's port listens");
+        }
         let (ready, metrics) = (Arc::clone(&ready), Arc::clone(&metrics));
         tokio::spawn(admin::serve(listener, metrics, move || ready.load(Ordering::Relaxed), told(stopped)));
     }
@@ -104,7 +108,8 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
 }
 
 fn route_to_upstream(config: &Config, metrics: &Arc<Metrics>, clock: Clock) -> Result<Route, ServeError> {
-    let options = EgressOptions { connect_timeout: config.upstream.connect_timeout, ..EgressOptions::default() };
+    let options =
+        EgressOptions { connect_timeout: config.upstream.connect_timeout, ..EgressOptions::default() };
     let upstream = Upstream::new(&config.upstream, Egress::new(&options), Arc::clone(metrics), clock)?;
     let freshness = Freshness {
         tag_ttl: config.cache.tag_ttl,
@@ -133,7 +138,9 @@ fn limits(config: &Config) -> Limits {
     let connections_max = config.http.connections_max.min(usize::try_from(room).unwrap_or(usize::MAX));
     if connections_max < config.http.connections_max {
         tracing::warn!(
-            connections_max, files, "fewer connections than http.connections_max: the limit of open files is low"
+            connections_max,
+            files,
+            "fewer connections than http.connections_max: the limit of open files is low"
         );
     }
     Limits {
@@ -145,7 +152,18 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    http::listen(address).map_err(|error| ServeError::Listen { key, address, error })
+    let listener = match http::listen(address) {
+        // A machine without IPv6 has no [::]; what is meant is every address that it has.
+        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) => {
+            http::listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
+        }
+        listener => listener,
+    };
+    listener.map_err(|error| ServeError::Listen { key, address, error })
+}
+
+fn has_no_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
 }
 
 fn listen_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {

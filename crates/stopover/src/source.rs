@@ -39,11 +39,8 @@ pub trait Source: Send + Sync {
     ) -> Answer<'a, Descriptor>;
 
     /// Asks for a blob's size in bytes, by HEAD; `None` where the registry does not say.
-    fn blob_size<'a>(
-        &'a self,
-        repository: &'a RepositoryName,
-        digest: &'a Digest,
-    ) -> Answer<'a, Option<u64>>;
+    fn blob_size<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest)
+    -> Answer<'a, Option<u64>>;
 
     /// Opens a blob at `start` (in bytes), up to `end` (exclusive) or to its end. Unverified: the caller hashes.
     fn blob<'a>(

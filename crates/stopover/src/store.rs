@@ -104,12 +104,12 @@ impl Spool {
     }
 
     /// Returns the spool as fit for the store if `hasher`, which has seen all of its bytes, comes to its digest.
-    pub fn verify(self, hasher: Hasher) -> Result<Verified, Mismatch> {
+    pub fn verify(self, hasher: Hasher) -> Result<Verified, Box<Mismatch>> {
         let found = hasher.finish();
         if found == self.digest {
             return Ok(Verified(self));
         }
-        Err(Mismatch { expected: self.digest, found, spool: self })
+        Err(Box::new(Mismatch { expected: self.digest, found, spool: self }))
     }
 
     /// Notes that from here on the file has holes, so that a later process does not take it for a prefix.

@@ -37,7 +37,8 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use oci::{
-    ACCEPT_MANIFESTS, Algorithm, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Page, Reference, RepositoryName, Tag,
+    ACCEPT_MANIFESTS, Algorithm, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Page, Reference,
+    RepositoryName, Tag,
 };
 use tokio::time::Instant;
 
@@ -134,7 +135,11 @@ impl Upstream {
     }
 
     /// Asks for what a tag or digest names by HEAD, and by GET where HEAD will not tell.
-    async fn look_up(&self, repository: &RepositoryName, reference: &Reference) -> Result<Resolved, SourceError> {
+    async fn look_up(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Resolved, SourceError> {
         let deadline = Instant::now() + ANSWER_MAX;
         let ask = manifest_ask(What::ManifestHead, repository, reference);
         match self.ask(&ask, deadline).await {
@@ -225,11 +230,19 @@ impl Source for Upstream {
         Box::pin(async move { self.look_up(repository, &Reference::Tag(tag.clone())).await })
     }
 
-    fn manifest<'a>(&'a self, repository: &'a RepositoryName, reference: &'a Reference) -> Answer<'a, Manifest> {
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+    ) -> Answer<'a, Manifest> {
         Box::pin(self.fetch_manifest(repository, reference, Instant::now() + ANSWER_MAX))
     }
 
-    fn has_manifest<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Descriptor> {
+    fn has_manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> Answer<'a, Descriptor> {
         Box::pin(async move {
             match self.look_up(repository, &Reference::Digest(digest.clone())).await? {
                 Resolved::Descriptor(descriptor) => Ok(descriptor),
@@ -238,7 +251,11 @@ impl Source for Upstream {
         })
     }
 
-    fn blob_size<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Option<u64>> {
+    fn blob_size<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> Answer<'a, Option<u64>> {
         Box::pin(self.measure_blob(repository, digest))
     }
 

@@ -3,7 +3,7 @@
 use std::{fs::File, sync::Arc};
 
 use bytes::Bytes;
-use oci::{Digest, Span};
+use oci::{Digest, RepositoryName, Span};
 use tokio::sync::watch;
 
 use super::{
@@ -61,18 +61,23 @@ impl Cache {
         if let Some(error) = self.parts.absent.find(origin, &digest.to_string()) {
             return Err(Error::Source(error));
         }
-        let (follower, joined) = self.parts.fills.follow(self, origin, digest);
-        if joined && follower.fill().origin.tree_name != origin.tree_name {
-            self.entitle(origin, digest, looked.membership).await?;
+        loop {
+            let (follower, joined) = self.parts.fills.follow(self, origin, digest);
+            let anothers = follower.fill().origin.tree_name != origin.tree_name;
+            if anothers {
+                self.entitle(origin, digest, looked.membership).await?;
+            }
+            match follower.fill().size().await {
+                Ok(size) => {
+                    let outcome = outcome_of(follower.fill(), joined);
+                    let blob = Blob { size, cache: self.clone(), from: From::Fill(follower) };
+                    return Ok(Served::new(blob, outcome));
+                }
+                // What the registry refuses to one repository it may well give to this one.
+                Err(_) if anothers => {}
+                Err(error) => return Err(error),
+            }
         }
-        let size = follower.fill().size().await?;
-        let outcome = match follower.fill() {
-            fill if fill.was_found() => Outcome::Hit,
-            fill if fill.is_passing() => Outcome::Passed,
-            _ if joined => Outcome::Joined,
-            _ => Outcome::Filled,
-        };
-        Ok(Served::new(Blob { size, cache: self.clone(), from: From::Fill(follower) }, outcome))
     }
 
     /// Returns the blob's size in bytes without fetching it.
@@ -100,6 +105,9 @@ impl Cache {
             let is_manifest = membership == Some(Membership::Manifest)
                 || (membership.is_none() && parts.index.manifest_type(&wanted).is_some());
             let opened = if is_manifest { None } else { parts.open(&wanted) };
+            if known.is_none() && membership.is_some() && opened.is_some() {
+                parts.link_blob(&name, &wanted);
+            }
             let named_size = if opened.is_none() { parts.index.named_size(&name, &wanted) } else { None };
             (membership, opened, named_size, is_manifest)
         });
@@ -126,22 +134,37 @@ impl Cache {
     }
 
     /// Makes sure that the repository has the blob: bytes are shared between repositories, the right to them is not.
-    async fn entitle(&self, origin: &Origin, digest: &Digest, membership: Option<Membership>) -> Result<(), Error> {
-        if membership.is_none() {
-            let confirmed = origin.source.blob_size(&origin.repository, digest).await;
-            self.noted(origin, &digest.to_string(), confirmed)?;
+    async fn entitle(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+        membership: Option<Membership>,
+    ) -> Result<(), Error> {
+        self.parts.index.used(digest);
+        if membership.is_some() {
+            return Ok(());
         }
+        let confirmed = origin.source.blob_size(&origin.repository, digest).await;
+        self.noted(origin, &digest.to_string(), confirmed)?;
         let (name, digest) = key(origin, *digest);
-        self.blocking(move |parts| {
-            parts.index.used(&digest);
-            logged("a blob was not linked", parts.index.link(&name, &digest, Membership::Blob));
-        })
-        .await;
+        self.blocking(move |parts| parts.link_blob(&name, &digest)).await;
         Ok(())
     }
 
     fn stored_blob(&self, stored: Stored) -> Blob {
         Blob { size: stored.size(), cache: self.clone(), from: From::Store(stored) }
+    }
+}
+
+fn outcome_of(fill: &Fill, joined: bool) -> Outcome {
+    if fill.was_found() {
+        Outcome::Hit
+    } else if fill.is_passing() {
+        Outcome::Passed
+    } else if joined {
+        Outcome::Joined
+    } else {
+        Outcome::Filled
     }
 }
 
@@ -157,6 +180,11 @@ impl Parts {
     pub(super) fn open_checked(&self, digest: &Digest) -> Option<Stored> {
         let opened = self.open(digest)?;
         (opened.checked || self.check(digest, &opened.stored)).then_some(opened.stored)
+    }
+
+    /// Notes in the tree that the repository has the blob; until now perhaps only a manifest said so.
+    fn link_blob(&self, repository: &RepositoryName, digest: &Digest) {
+        logged("a blob was not linked", self.index.link(repository, digest, Membership::Blob));
     }
 
     fn open(&self, digest: &Digest) -> Option<Opened> {
@@ -217,7 +245,9 @@ impl Blob {
                 progress: follower.fill().progress.subscribe(),
                 // A client that wants everything to the end believes that it has the whole blob when it has the last
                 // byte, so it gets that only when the whole is right. One that wants a few bytes knows better.
-                held: span.open_ended || (span.start == 0 && span.end == self.size) || self.size <= TAIL_BYTES,
+                held: span.open_ended
+                    || (span.start == 0 && span.end == self.size)
+                    || self.size <= TAIL_BYTES,
                 follower: follower.clone(),
             },
         };
@@ -244,7 +274,7 @@ enum Reading {
 enum Step {
     Read { file: Arc<File>, until: u64 },
     Wait,
-    Pass(Pass),
+    Pass(Box<Pass>),
     Fail(Error),
 }
 
@@ -265,7 +295,7 @@ impl BlobReader {
                     self.position = until;
                     return Ok(Some(Segment::File { file, offset, len }));
                 }
-                Step::Pass(pass) => self.from = Reading::Passing(Box::new(pass)),
+                Step::Pass(pass) => self.from = Reading::Passing(pass),
                 Step::Fail(error) => return Err(error),
                 Step::Wait => {
                     let Reading::Following { progress, .. } = &mut self.from else { continue };
@@ -281,7 +311,11 @@ impl BlobReader {
             Reading::Following { progress, held, follower } => {
                 let now = progress.borrow_and_update();
                 let right = now.end.as_ref().is_some_and(End::is_right);
-                let limit = if *held && !right { self.end.min(self.size.saturating_sub(TAIL_BYTES)) } else { self.end };
+                let limit = if *held && !right {
+                    self.end.min(self.size.saturating_sub(TAIL_BYTES))
+                } else {
+                    self.end
+                };
                 let until = now.present.present_until(self.position).min(limit);
                 if let Some(file) = &now.file
                     && until > self.position
@@ -292,11 +326,11 @@ impl BlobReader {
                     Some(End::Failed(error)) => Step::Fail(error.clone()),
                     Some(End::Passing { from, hasher }) => {
                         let follows = *held && self.position <= *from;
-                        let hashed = follows.then(|| (*from, hasher.clone()));
+                        let hashed = follows.then(|| (*from, (**hasher).clone()));
                         let file = now.file.clone();
                         let origin = follower.fill().origin.clone();
                         let digest = follower.fill().digest;
-                        Step::Pass(Pass::new(origin, digest, self.position, self.end, hashed, file))
+                        Step::Pass(Box::new(Pass::new(origin, digest, self.position, self.end, hashed, file)))
                     }
                     Some(End::Verified | End::Found) => {
                         Step::Fail(Error::Internal("a complete file has a hole"))

@@ -7,12 +7,7 @@ use bytes::Bytes;
 use oci::{Digest, Page, RepositoryName};
 use quick_cache::{Weighter, sync::Cache as Memory};
 
-use super::{
-    Cache, Error, Outcome, Served,
-    flight::Flights,
-    freshness::serve_stale,
-    key,
-};
+use super::{Cache, Error, Outcome, Served, flight::Flights, freshness::serve_stale, key, manifest::report};
 use crate::{
     clock::Wall,
     index::TagRecord,
@@ -66,7 +61,10 @@ impl Weighter<Key, Known> for ByBytes {
 
 impl Discovery {
     pub(super) fn new() -> Self {
-        Self { known: Memory::with_weighter(ANSWERS_TYPICAL, MEMORY_BYTES_MAX, ByBytes), flights: Flights::new() }
+        Self {
+            known: Memory::with_weighter(ANSWERS_TYPICAL, MEMORY_BYTES_MAX, ByBytes),
+            flights: Flights::new(),
+        }
     }
 }
 
@@ -148,8 +146,11 @@ impl Cache {
         match (landed.value, known) {
             (Ok(answer), _) if landed.joined => Ok(Served::new(answer, Outcome::Joined)),
             (Ok(answer), _) => Ok(Served::new(answer, Outcome::Filled)),
-            (Err(Error::Source(error)), Some(known)) if self.may_serve_stale(origin, known.at_wall, &error) => {
-                Ok(self.stale(origin, &error, known.answer))
+            (Err(Error::Source(error)), Some(known))
+                if self.may_serve_stale(origin, known.at_wall, &error) =>
+            {
+                report(origin, &error);
+                Ok(self.stale(&error, known.answer))
             }
             (Err(error), _) => Err(error),
         }
@@ -175,11 +176,13 @@ impl Cache {
             return Err(Error::Source(error));
         }
         let name = origin.tree_name.clone();
-        let tags = self.blocking(move |parts| parts.index.tags(&name).unwrap_or_default()).await.unwrap_or_default();
+        let tags =
+            self.blocking(move |parts| parts.index.tags(&name).unwrap_or_default()).await.unwrap_or_default();
         if tags.is_empty() {
             return Err(Error::Source(error));
         }
-        Ok(self.stale(origin, &error, Arc::new(paged(tags, page))))
+        report(origin, &error);
+        Ok(self.stale(&error, Arc::new(paged(tags, page))))
     }
 }
 
@@ -199,7 +202,9 @@ fn paged(tags: Vec<String>, page: &Page) -> TagPage {
 fn filter(index: &Bytes, artifact_type: &str) -> Option<Bytes> {
     let mut document: serde_json::Value = serde_json::from_slice(index).ok()?;
     let manifests = document.get_mut("manifests")?.as_array_mut()?;
-    manifests.retain(|manifest| manifest.get("artifactType").and_then(|found| found.as_str()) == Some(artifact_type));
+    manifests.retain(|manifest| {
+        manifest.get("artifactType").and_then(|found| found.as_str()) == Some(artifact_type)
+    });
     serde_json::to_vec(&document).ok().map(Bytes::from)
 }
 
@@ -219,7 +224,10 @@ mod tests {
             (page(None, Some("9")), vec![], None),
         ];
         for (asked, expected, next) in table {
-            assert_eq!(paged(tags.clone(), &asked), TagPage { tags: expected.iter().map(|&t| t.into()).collect(), next });
+            assert_eq!(
+                paged(tags.clone(), &asked),
+                TagPage { tags: expected.iter().map(|&t| t.into()).collect(), next }
+            );
         }
     }
 
@@ -229,7 +237,8 @@ mod tests {
             br#"{"schemaVersion":2,"manifests":[{"artifactType":"a","x":1},{"artifactType":"b"},{}]}"#,
         );
         let filtered = filter(&index, "a").expect("the index is JSON");
-        let document: serde_json::Value = serde_json::from_slice(&filtered).expect("so is what is left of it");
+        let document: serde_json::Value =
+            serde_json::from_slice(&filtered).expect("so is what is left of it");
         assert_eq!(document["manifests"], serde_json::json!([{"artifactType": "a", "x": 1}]));
         assert_eq!(document["schemaVersion"], 2);
         assert!(filter(&Bytes::from_static(b"<html>"), "a").is_none());

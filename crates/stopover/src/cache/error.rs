@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::source::SourceError;
+use crate::source::{SourceError, SourceErrorKind};
 
 /// Why the cache could not answer. Cheap to clone, since all who waited for one fetch get the same.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,5 +22,12 @@ pub enum Error {
 impl From<SourceError> for Error {
     fn from(error: SourceError) -> Self {
         Self::Source(Arc::new(error))
+    }
+}
+
+impl Error {
+    /// Returns whether the registry says that there is no such thing.
+    pub(super) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Source(error) if error.kind == SourceErrorKind::NotFound)
     }
 }

@@ -67,9 +67,14 @@ impl Fills {
 
     /// Returns the fill of this digest, begun now if there was none, with the caller as a follower; and whether it was
     /// there.
-    pub(super) fn follow(self: &Arc<Self>, cache: &Cache, origin: &Origin, digest: &Digest) -> (Follower, bool) {
+    pub(super) fn follow(
+        self: &Arc<Self>,
+        cache: &Cache,
+        origin: &Origin,
+        digest: &Digest,
+    ) -> (Follower, bool) {
         let mut running = self.lock();
-        if let Some(fill) = running.get(digest) {
+        if let Some(fill) = running.get(digest).filter(|fill| !fill.has_failed()) {
             return (Follower::of(fill), true);
         }
         let fill = Arc::new(Fill::new(origin.clone(), *digest));
@@ -100,7 +105,11 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        self.fills.lock().remove(&self.fill.digest);
+        let mut running = self.fills.lock();
+        if running.get(&self.fill.digest).is_some_and(|fill| Arc::ptr_eq(fill, &self.fill)) {
+            running.remove(&self.fill.digest);
+        }
+        drop(running);
         self.fill.progress.send_if_modified(|progress| {
             let lost = progress.end.is_none();
             if lost {
@@ -149,6 +158,10 @@ impl Fill {
     /// Returns whether the disk took no more.
     pub(super) fn is_passing(&self) -> bool {
         matches!(self.progress.borrow().end, Some(End::Passing { .. }))
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(self.progress.borrow().end, Some(End::Failed(_)))
     }
 
     fn publish(&self, start: u64, end: u64) {

@@ -26,7 +26,12 @@ pub(super) fn decide(record: Option<&TagRecord>, now: Wall, freshness: &Freshnes
 }
 
 /// Decides whether what the record names is served although the registry answered a check with this error.
-pub(super) fn serve_stale(record: &TagRecord, now: Wall, freshness: &Freshness, error: SourceErrorKind) -> bool {
+pub(super) fn serve_stale(
+    record: &TagRecord,
+    now: Wall,
+    freshness: &Freshness,
+    error: SourceErrorKind,
+) -> bool {
     let bound = match error {
         SourceErrorKind::NotFound => return false,
         SourceErrorKind::Unauthorized | SourceErrorKind::Denied => freshness.stale_if_denied,

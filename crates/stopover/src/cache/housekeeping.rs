@@ -40,7 +40,7 @@ impl Parts {
                 manifests += 1;
                 self.index.set_manifest(&repository, &manifest.descriptor, names(&manifest));
                 // The queue of the index is bounded; without waiting now and then it would drop some of these.
-                if manifests % 500 == 0 {
+                if manifests.is_multiple_of(500) {
                     self.index.flush();
                 }
             }

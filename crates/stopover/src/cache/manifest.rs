@@ -1,14 +1,11 @@
 //! Manifests by tag and by digest: all branches of such a pull.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Reference, Tag};
 
 use super::{
-    Cache, Error, FAILED_CHECK_TTL_MAX, InMemory, Outcome, Parts, Served,
+    Cache, Error, FAILED_CHECK_TTL_MAX, Outcome, Parts, Served,
     freshness::{Action, decide, serve_stale},
     key,
 };
@@ -17,9 +14,6 @@ use crate::{
     metrics::ContentType,
     source::{Origin, Resolved, SourceError, SourceErrorKind},
 };
-
-/// How often a manifest's use is noted, in seconds.
-const USE_NOTED_SECONDS: u64 = 60;
 
 /// What the registry said of a tag.
 #[derive(Clone, Debug)]
@@ -32,7 +26,7 @@ pub(super) struct Resolution {
 /// A manifest and whether a source was asked for it.
 #[derive(Clone)]
 pub(super) struct Found {
-    manifest: Arc<InMemory>,
+    manifest: Manifest,
     fetched: bool,
 }
 
@@ -45,7 +39,7 @@ impl Cache {
         match reference {
             Reference::Digest(digest) => {
                 let found = self.manifest_by_digest(origin, digest).await?;
-                Ok(Served::new(found.content.manifest.clone(), found.outcome))
+                Ok(Served::new(found.content, found.outcome))
             }
             Reference::Tag(tag) => self.manifest_by_tag(origin, tag).await,
         }
@@ -64,7 +58,7 @@ impl Cache {
             Reference::Tag(tag) => self.resolve(origin, tag).await,
             Reference::Digest(digest) => {
                 if let Some(manifest) = self.stored_manifest(origin, digest).await? {
-                    return Ok(Served::new(manifest.manifest.descriptor.clone(), Outcome::Hit));
+                    return Ok(Served::new(manifest.descriptor.clone(), Outcome::Hit));
                 }
                 let descriptor = origin.source.has_manifest(&origin.repository, digest).await;
                 Ok(Served::new(self.noted(origin, &digest.to_string(), descriptor)?, Outcome::Passed))
@@ -86,22 +80,30 @@ impl Cache {
             }
         };
         let found = parts.manifests.get(&key(origin, digest))?;
-        parts.note_use(&found);
-        Some(found.manifest.clone())
+        parts.index.used(&digest);
+        Some(found)
     }
 
     async fn manifest_by_tag(&self, origin: &Origin, tag: &Tag) -> Result<Served<Manifest>, Error> {
-        let resolved = self.resolve(origin, tag).await?;
-        let digest = resolved.content.digest;
-        match self.manifest_by_digest(origin, &digest).await {
+        let mut resolved = self.resolve(origin, tag).await?;
+        let mut found = self.manifest_by_digest(origin, &resolved.content.digest).await;
+        if resolved.outcome == Outcome::Hit && found.as_ref().is_err_and(Error::is_not_found) {
+            // What the tag named a moment ago is gone, here and at the registry: it names something else by now.
+            resolved = self.ask(origin, tag).await?;
+            found = self.manifest_by_digest(origin, &resolved.content.digest).await;
+        }
+        match found {
             Ok(found) => {
-                self.tag_is_stored(origin, tag, &found.content.manifest.descriptor).await;
-                let from_cache = found.outcome == Outcome::Hit;
-                let outcome = if from_cache { resolved.outcome } else { found.outcome };
-                let outcome = if from_cache && outcome == Outcome::Passed { Outcome::Hit } else { outcome };
-                Ok(Served { content: found.content.manifest.clone(), outcome, warning: resolved.warning })
+                self.tag_is_stored(origin, tag, &found.content.descriptor).await;
+                let outcome = match (found.outcome, resolved.outcome) {
+                    // The tag is new or moved; what it names was here already.
+                    (Outcome::Hit, Outcome::Passed) => Outcome::Revalidated,
+                    (Outcome::Hit, of_tag) => of_tag,
+                    (of_manifest, _) => of_manifest,
+                };
+                Ok(Served { content: found.content, outcome, warning: resolved.warning })
             }
-            Err(Error::Source(error)) => self.manifest_by_old_tag(origin, tag, &digest, error).await,
+            Err(Error::Source(error)) => self.manifest_by_old_tag(origin, tag, error).await,
             Err(error) => Err(error),
         }
     }
@@ -111,17 +113,21 @@ impl Cache {
         &self,
         origin: &Origin,
         tag: &Tag,
-        wanted: &Digest,
         error: Arc<SourceError>,
     ) -> Result<Served<Manifest>, Error> {
         let (name, old_tag) = key(origin, tag.clone());
-        let old = self.blocking(move |parts| parts.index.linked_tag(&name, &old_tag)).await.flatten();
-        if error.kind == SourceErrorKind::NotFound {
+        let old = self.blocking(move |parts| parts.index.linked_record(&name, &old_tag)).await.flatten();
+        let now = self.parts.clock.wall();
+        let Some(old) = old.filter(|old| serve_stale(old, now, &origin.freshness, error.kind)) else {
             return Err(Error::Source(error));
+        };
+        match self.stored_manifest(origin, &old.digest).await {
+            Ok(Some(manifest)) => {
+                report(origin, &error);
+                Ok(self.stale(&error, manifest))
+            }
+            _ => Err(Error::Source(error)),
         }
-        let Some(old) = old.filter(|old| old != wanted) else { return Err(Error::Source(error)) };
-        let Some(manifest) = self.stored_manifest(origin, &old).await? else { return Err(Error::Source(error)) };
-        Ok(self.stale(origin, &error, manifest.manifest.clone()))
     }
 
     /// Returns what the tag names, asking the registry where what is known is not fresh.
@@ -140,35 +146,44 @@ impl Cache {
     }
 
     /// Asks the registry what the tag names, for no longer than what is known can wait.
-    async fn check(&self, origin: &Origin, tag: &Tag, record: &TagRecord) -> Result<Served<Descriptor>, Error> {
+    async fn check(
+        &self,
+        origin: &Origin,
+        tag: &Tag,
+        record: &TagRecord,
+    ) -> Result<Served<Descriptor>, Error> {
         let error = match self.failed_a_moment_ago(origin, tag) {
             Some(error) => error,
-            None => {
-                let asked = tokio::time::timeout(origin.freshness.check_deadline, self.ask(origin, tag)).await;
-                match asked {
-                    Ok(Err(Error::Source(error))) => error,
-                    Ok(answer) => return answer,
-                    Err(_) => Arc::new(SourceError::new(
-                        Arc::clone(&origin.registry),
-                        SourceErrorKind::Timeout,
-                        format!("no answer within {:?}", origin.freshness.check_deadline),
-                    )),
+            None => match self.ask_within_deadline(origin, tag).await {
+                Err(Error::Source(error)) => {
+                    let now = self.parts.clock.now();
+                    self.parts.failed_checks.insert(key(origin, tag.clone()), (now, Arc::clone(&error)));
+                    report(origin, &error);
+                    error
                 }
-            }
+                answer => return answer,
+            },
         };
         if !serve_stale(record, self.parts.clock.wall(), &origin.freshness, error.kind) {
             return Err(Error::Source(error));
         }
-        self.parts.failed_checks.insert(key(origin, tag.clone()), (self.parts.clock.now(), (*error).clone()));
         let Ok(descriptor) = self.described(origin, record).await else { return Err(Error::Source(error)) };
-        Ok(self.stale(origin, &error, descriptor))
+        Ok(self.stale(&error, descriptor))
+    }
+
+    async fn ask_within_deadline(&self, origin: &Origin, tag: &Tag) -> Result<Served<Descriptor>, Error> {
+        let deadline = origin.freshness.check_deadline;
+        tokio::time::timeout(deadline, self.ask(origin, tag)).await.unwrap_or_else(|_| {
+            let message = format!("no answer within {deadline:?}");
+            Err(SourceError::new(Arc::clone(&origin.registry), SourceErrorKind::Timeout, message).into())
+        })
     }
 
     fn failed_a_moment_ago(&self, origin: &Origin, tag: &Tag) -> Option<Arc<SourceError>> {
         let (at, error) = self.parts.failed_checks.get(&key(origin, tag.clone()))?;
         let believed = origin.freshness.tag_ttl.min(FAILED_CHECK_TTL_MAX);
         let age = self.parts.clock.now().saturating_duration_since(at);
-        (age < believed).then(|| Arc::new(error))
+        (age < believed).then_some(error)
     }
 
     /// Asks the registry what the tag names, once for all who ask.
@@ -201,8 +216,10 @@ impl Cache {
             }
             Err(Error::Source(error)) if error.kind == SourceErrorKind::NotFound => {
                 let (name, gone) = key(origin, tag.clone());
-                self.blocking(move |parts| logged("a tag was not removed", parts.index.remove_tag(&name, &gone)))
-                    .await;
+                self.blocking(move |parts| {
+                    logged("a tag was not removed", parts.index.remove_tag(&name, &gone))
+                })
+                .await;
                 return Err(Error::Source(error));
             }
             Err(error) => return Err(error),
@@ -234,10 +251,14 @@ impl Cache {
         if let Some(descriptor) = &record.descriptor {
             return Ok(descriptor.clone());
         }
-        Ok(self.manifest_by_digest(origin, &record.digest).await?.content.manifest.descriptor.clone())
+        Ok(self.manifest_by_digest(origin, &record.digest).await?.content.descriptor)
     }
 
-    async fn manifest_by_digest(&self, origin: &Origin, digest: &Digest) -> Result<Served<Arc<InMemory>>, Error> {
+    async fn manifest_by_digest(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+    ) -> Result<Served<Manifest>, Error> {
         let (cache, from, wanted) = (self.clone(), origin.clone(), *digest);
         let flight = self
             .parts
@@ -264,7 +285,11 @@ impl Cache {
     }
 
     /// Returns the manifest if it is stored and the repository has it.
-    async fn stored_manifest(&self, origin: &Origin, digest: &Digest) -> Result<Option<Arc<InMemory>>, Error> {
+    async fn stored_manifest(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+    ) -> Result<Option<Manifest>, Error> {
         if let Some(manifest) = self.parts.manifests.get(&key(origin, *digest)) {
             return Ok(Some(manifest));
         }
@@ -284,51 +309,52 @@ impl Cache {
 
     /// Stores a manifest from the registry, if the disk takes it, and keeps it in memory. Returns it, and whether it
     /// is stored.
-    async fn admit(&self, origin: &Origin, manifest: Manifest) -> (Arc<InMemory>, bool) {
+    async fn admit(&self, origin: &Origin, manifest: Manifest) -> (Manifest, bool) {
         let (digest, bytes) = (manifest.descriptor.digest, manifest.bytes.clone());
         let stored = self.blocking(move |parts| parts.write_manifest(&digest, &bytes)).await.unwrap_or(false);
-        let kept = if stored { self.keep(origin, manifest, false).await } else { self.remember(origin, manifest) };
+        let kept =
+            if stored { self.keep(origin, manifest, false).await } else { self.remember(origin, manifest) };
         (kept, stored)
     }
 
     /// Notes that the repository has the manifest and what it names, and keeps it in memory.
-    async fn keep(&self, origin: &Origin, manifest: Manifest, noted: bool) -> Arc<InMemory> {
+    async fn keep(&self, origin: &Origin, manifest: Manifest, noted: bool) -> Manifest {
         let (name, descriptor) = (origin.tree_name.clone(), manifest.descriptor.clone());
         let kept = self.remember(origin, manifest);
-        let names = if noted { Vec::new() } else { names(&kept.manifest) };
+        let names = if noted { Vec::new() } else { names(&kept) };
         self.blocking(move |parts| {
             if !noted {
                 parts.index.set_manifest(&name, &descriptor, names);
             }
             parts.index.used(&descriptor.digest);
-            logged("a manifest was not linked", parts.index.link(&name, &descriptor.digest, Membership::Manifest));
+            logged(
+                "a manifest was not linked",
+                parts.index.link(&name, &descriptor.digest, Membership::Manifest),
+            );
         })
         .await;
         kept
     }
 
-    fn remember(&self, origin: &Origin, manifest: Manifest) -> Arc<InMemory> {
+    fn remember(&self, origin: &Origin, manifest: Manifest) -> Manifest {
         let digest = manifest.descriptor.digest;
-        let kept = Arc::new(InMemory { manifest, use_noted: AtomicU64::new(0) });
-        self.parts.manifests.insert(key(origin, digest), Arc::clone(&kept));
-        kept
+        self.parts.manifests.insert(key(origin, digest), manifest.clone());
+        manifest
     }
 
-    pub(super) fn stale<T>(&self, origin: &Origin, error: &SourceError, content: T) -> Served<T> {
+    pub(super) fn stale<T>(&self, error: &SourceError, content: T) -> Served<T> {
         self.parts.metrics.stale_served.inc();
-        tracing::warn!(
-            repository = %origin.repository,
-            registry = %origin.registry,
-            kind = error.kind.as_str(),
-            %error,
-            "the registry did not answer as it should; what it said before is served"
-        );
         let warning = Arc::from(format!("served from the cache, perhaps out of date: {error}"));
         Served { content, outcome: Outcome::Stale, warning: Some(warning) }
     }
 
     /// Turns a source's answer into the cache's, remembering for a moment what is not there.
-    pub(super) fn noted<T>(&self, origin: &Origin, what: &str, answer: Result<T, SourceError>) -> Result<T, Error> {
+    pub(super) fn noted<T>(
+        &self,
+        origin: &Origin,
+        what: &str,
+        answer: Result<T, SourceError>,
+    ) -> Result<T, Error> {
         answer.map_err(|error| {
             let error = Arc::new(error);
             self.parts.absent.note(origin, what, &error);
@@ -338,14 +364,6 @@ impl Cache {
 }
 
 impl Parts {
-    fn note_use(&self, found: &InMemory) {
-        let now = self.clock.wall().0;
-        if now.saturating_sub(found.use_noted.load(Ordering::Relaxed)) >= USE_NOTED_SECONDS {
-            found.use_noted.store(now, Ordering::Relaxed);
-            self.index.used(&found.manifest.descriptor.digest);
-        }
-    }
-
     /// Reads a manifest and checks it against its digest; what is wrong is put aside and reads as not there.
     pub(super) fn read_manifest(&self, digest: &Digest) -> Option<Manifest> {
         let stored = match self.store.open(digest) {
@@ -387,6 +405,20 @@ impl Parts {
     }
 }
 
+/// Logs, once for each time that the registry was asked, that it failed and the cache answers instead.
+pub(super) fn report(origin: &Origin, error: &SourceError) {
+    if error.kind == SourceErrorKind::NotFound {
+        return;
+    }
+    tracing::warn!(
+        repository = %origin.repository,
+        registry = %origin.registry,
+        kind = error.kind.as_str(),
+        %error,
+        "the registry did not answer as it should; what it said before is used where that is allowed"
+    );
+}
+
 /// Returns what a manifest names, for the index. A manifest that cannot be read names nothing.
 pub(super) fn names(manifest: &Manifest) -> Vec<(Digest, u64, Membership)> {
     let Ok(contents) = manifest.contents() else { return Vec::new() };
@@ -402,4 +434,3 @@ pub(super) fn logged(what: &str, result: std::io::Result<()>) -> bool {
     }
     result.is_ok()
 }
-

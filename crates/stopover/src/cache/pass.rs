@@ -109,12 +109,14 @@ impl Pass {
             Some(stream) => stream,
             None => {
                 let end = self.hasher.is_none().then_some(self.end);
-                let opened =
-                    self.origin.source.blob(&self.origin.repository, &self.digest, self.position, end).await?;
-                self.skip = self
-                    .position
-                    .checked_sub(opened.start)
-                    .ok_or_else(|| wrong(&self.origin, "the registry sent another range than was asked for"))?;
+                let opened = self
+                    .origin
+                    .source
+                    .blob(&self.origin.repository, &self.digest, self.position, end)
+                    .await?;
+                self.skip = self.position.checked_sub(opened.start).ok_or_else(|| {
+                    wrong(&self.origin, "the registry sent another range than was asked for")
+                })?;
                 self.stream.insert(opened.body)
             }
         };

@@ -32,7 +32,7 @@ pub(super) enum End {
     /// It will not be completed.
     Failed(Error),
     /// The disk takes no more: whoever reads goes on without it from `from` (in bytes), with the hash of all before.
-    Passing { from: u64, hasher: Hasher },
+    Passing { from: u64, hasher: Box<Hasher> },
 }
 
 impl End {
@@ -108,7 +108,10 @@ mod tests {
         }
         assert_eq!(ranges, Ranges(vec![(0, 5), (10, 40)]));
         assert_eq!(ranges.prefix(), 5);
-        assert_eq!((ranges.present_until(5), ranges.present_until(10), ranges.present_until(39)), (5, 40, 40));
+        assert_eq!(
+            (ranges.present_until(5), ranges.present_until(10), ranges.present_until(39)),
+            (5, 40, 40)
+        );
         assert_eq!((ranges.next_after(5), ranges.next_after(10)), (Some(10), None));
     }
 

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use crate::source::{SourceError, SourceErrorKind};
 
-/// Failures in a row, without a byte between them, after which a transfer is given up.
-const FAILURES_MAX: u32 = 5;
+/// Failures in a row after which a transfer is given up that has brought nothing yet: somebody waits for a head.
+const FAILURES_AT_START_MAX: u32 = 4;
+/// Failures in a row, without a byte between them, after which a transfer is given up that was under way: clients
+/// have a part already and bear a pause better than a cut. With the waits below that is about 20 seconds.
+const FAILURES_UNDER_WAY_MAX: u32 = 9;
 const WAIT_FIRST: Duration = Duration::from_millis(100);
+const WAIT_LAST: Duration = Duration::from_secs(4);
 /// A source that wants to be left alone for longer than this has failed the transfer.
 const WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -14,12 +18,14 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Retry {
     failures: u32,
+    under_way: bool,
 }
 
 impl Retry {
     /// Notes that bytes came.
     pub(super) fn progressed(&mut self) {
         self.failures = 0;
+        self.under_way = true;
     }
 
     /// Returns how long to wait before the next attempt; `None` to give up.
@@ -36,10 +42,12 @@ impl Retry {
             | SourceErrorKind::BadAnswer => false,
         };
         self.failures += 1;
-        if hopeless || self.failures >= FAILURES_MAX {
+        let failures_max = if self.under_way { FAILURES_UNDER_WAY_MAX } else { FAILURES_AT_START_MAX };
+        if hopeless || self.failures >= failures_max {
             return None;
         }
-        let wait = error.retry_after.unwrap_or(WAIT_FIRST * 2u32.pow(self.failures - 1));
+        let grown = (WAIT_FIRST * 2u32.pow(self.failures - 1)).min(WAIT_LAST);
+        let wait = error.retry_after.unwrap_or(grown);
         (wait <= WAIT_MAX).then_some(wait)
     }
 }
@@ -59,10 +67,17 @@ mod tests {
     fn a_transfer_that_comes_no_further_is_given_up_and_one_that_does_is_not() {
         let broken = error(SourceErrorKind::Unavailable, None);
         let mut retry = Retry::default();
-        let waits: Vec<_> = (0..5).map(|_| retry.after(&broken).map(|wait| wait.as_millis())).collect();
-        assert_eq!(waits, [Some(100), Some(200), Some(400), Some(800), None]);
+        let mut waits = |count: usize| -> Vec<_> {
+            (0..count).map(|_| retry.after(&broken).map(|wait| wait.as_millis())).collect()
+        };
+        assert_eq!(waits(4), [Some(100), Some(200), Some(400), None]);
         retry.progressed();
-        assert_eq!(retry.after(&broken), Some(WAIT_FIRST));
+        let mut waits = |count: usize| -> Vec<_> {
+            (0..count).map(|_| retry.after(&broken).map(|wait| wait.as_millis())).collect()
+        };
+        let under_way = [100, 200, 400, 800, 1600, 3200, 4000, 4000].map(Some);
+        assert_eq!(waits(8), under_way);
+        assert_eq!(waits(1), [None]);
     }
 
     #[test]

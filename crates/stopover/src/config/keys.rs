@@ -82,13 +82,7 @@ pub(super) static KEYS: &[Key] = &[
         "http",
         "header_timeout",
         wait(|c| &mut c.http.header_timeout),
-        "How long a client may take to send the head of a request.",
-    ),
-    key(
-        "http",
-        "idle_timeout",
-        wait(|c| &mut c.http.idle_timeout),
-        "How long a connection may wait for its next request.",
+        "How long a client may take to send the head of a request, and how long a connection may wait for the next one.",
     ),
     key(
         "http",

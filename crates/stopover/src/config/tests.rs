@@ -34,7 +34,6 @@ const ROWS: &[Row] = &[
     ("http.workers", "3", "3", |c| c.http.workers == 3),
     ("http.connections_max", "77", "77", |c| c.http.connections_max == 77),
     ("http.header_timeout", r#""1s""#, "1s", |c| c.http.header_timeout == seconds(1)),
-    ("http.idle_timeout", r#""2s""#, "2s", |c| c.http.idle_timeout == seconds(2)),
     ("http.stall_timeout", r#""3s""#, "3s", |c| c.http.stall_timeout == seconds(3)),
     ("http.drain_timeout", "0", "0", |c| c.http.drain_timeout == seconds(0)),
     ("http.sendfile", "false", "false", |c| !c.http.sendfile),

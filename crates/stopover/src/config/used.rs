@@ -40,10 +40,8 @@ pub struct Http {
     pub workers: usize,
     /// Connections open at once; the server lowers it to fit the limit on open files.
     pub connections_max: usize,
-    /// How long a client may take to send the head of a request.
+    /// How long a client may take to send the head of a request, and how long a connection may wait for the next one.
     pub header_timeout: Duration,
-    /// How long a connection may wait for its next request.
-    pub idle_timeout: Duration,
     /// How long a client may read nothing of an answer.
     pub stall_timeout: Duration,
     /// How long running transfers may go on after SIGTERM.
@@ -200,7 +198,6 @@ impl Default for Http {
             workers: 0,
             connections_max: 10_000,
             header_timeout: 30 * SECOND,
-            idle_timeout: 75 * SECOND,
             stall_timeout: 120 * SECOND,
             drain_timeout: 60 * SECOND,
             sendfile: true,

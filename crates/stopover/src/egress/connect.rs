@@ -133,7 +133,8 @@ impl Dial {
     /// Refuses a target that is plainly not public; for when somebody else will resolve its name.
     pub(super) fn may_name(&self, target: &Uri) -> Result<(), ConnectError> {
         let host = target.host().unwrap_or_default();
-        let bare = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
+        let bare =
+            host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.').to_ascii_lowercase();
         let inside = match bare.parse::<IpAddr>() {
             Ok(address) => !is_public(address),
             // A last label of digits is an address in one of its odd spellings, such as 127.1 or 0x7f000001.
@@ -158,7 +159,8 @@ impl Dial {
         });
         let found = self.names.lookup(host).await;
         let found = found.map_err(|cause| ConnectError::Dns { host: host.to_owned(), cause })?;
-        let allowed = found.iter().copied().filter(|address| self.reach == Reach::Named || is_public(*address));
+        let allowed =
+            found.iter().copied().filter(|address| self.reach == Reach::Named || is_public(*address));
         let addresses = alternate(allowed);
         if addresses.is_empty() {
             return Err(ConnectError::Forbidden { host: host.to_owned() });
@@ -238,7 +240,8 @@ mod tests {
 
     #[test]
     fn address_families_take_turns() {
-        let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("one")).collect::<Vec<IpAddr>>();
+        let parse =
+            |texts: &[&str]| texts.iter().map(|text| text.parse().expect("one")).collect::<Vec<IpAddr>>();
         let found = parse(&["2606::1", "2606::2", "1.1.1.1", "1.1.1.2", "1.1.1.3"]);
         let turns = parse(&["2606::1", "1.1.1.1", "2606::2", "1.1.1.2", "1.1.1.3"]);
         assert_eq!(alternate(found.into_iter()), turns);

@@ -82,7 +82,7 @@ mod tests {
             let gate = Arc::clone(&gate);
             Box::pin(async move {
                 gate.notified().await;
-                7
+                7_u32
             }) as Work<u32>
         };
         let mut leader = flights.join("key", work);

@@ -90,7 +90,10 @@ mod tests {
     async fn an_address_stands_for_itself() {
         let names = Names::default();
         assert_eq!(*names.lookup("127.0.0.1").await.expect("an address"), [IpAddr::from([127, 0, 0, 1])]);
-        assert_eq!(*names.lookup("[::1]").await.expect("an address"), ["::1".parse::<IpAddr>().expect("one")]);
+        assert_eq!(
+            *names.lookup("[::1]").await.expect("an address"),
+            ["::1".parse::<IpAddr>().expect("one")]
+        );
     }
 
     #[tokio::test]

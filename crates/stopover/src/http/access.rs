@@ -43,7 +43,12 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn begin(accounts: &Arc<Accounts>, client: SocketAddr, method: Method, request_id: u64) -> Self {
+    pub(super) fn begin(
+        accounts: &Arc<Accounts>,
+        client: SocketAddr,
+        method: Method,
+        request_id: u64,
+    ) -> Self {
         Self {
             accounts: Arc::clone(accounts),
             begun: Instant::now(),

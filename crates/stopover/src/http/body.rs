@@ -135,7 +135,7 @@ impl Pieces {
     async fn next(&mut self) -> Next {
         loop {
             if let Some((file, offset, len)) = self.segment.take() {
-                return self.from_file(file, offset, len).await.map(Some);
+                return self.take_from_file(file, offset, len).await.map(Some);
             }
             if let Some(reader) = &mut self.reader {
                 match reader.next().await? {
@@ -154,7 +154,12 @@ impl Pieces {
     }
 
     /// Returns the first bytes of the segment, or what stands for them.
-    async fn from_file(&mut self, file: Arc<std::fs::File>, offset: u64, len: u64) -> Result<Bytes, BodyError> {
+    async fn take_from_file(
+        &mut self,
+        file: Arc<std::fs::File>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Bytes, BodyError> {
         let ghosts = self.shared.as_ref().filter(|_| len > SMALL_BYTES_MAX).map(|shared| &shared.ghosts);
         let window = len.min(if ghosts.is_some() { GHOST_BYTES_MAX } else { READ_BYTES_MAX });
         if window < len {

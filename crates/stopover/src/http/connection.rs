@@ -54,13 +54,7 @@ pub(super) struct Connection {
 
 impl Connection {
     pub(super) fn new(tcp: TcpStream, shared: Arc<Shared>, stall_timeout: Duration) -> Self {
-        Self {
-            tcp: TokioIo::new(tcp),
-            shared,
-            stall_timeout,
-            stalled: None,
-            refusal: None,
-        }
+        Self { tcp: TokioIo::new(tcp), shared, stall_timeout, stalled: None, refusal: None }
     }
 
     fn write_some(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -83,7 +77,10 @@ impl Connection {
             Ok(rustix::fs::sendfile(tcp, &part.file, Some(&mut offset), part.len.min(SENDFILE_BYTES_MAX))?)
         });
         match ready!(sent)? {
-            0 => Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file got shorter while it was sent"))),
+            0 => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the file got shorter while it was sent",
+            ))),
             sent => Poll::Ready(Ok(sent)),
         }
     }
@@ -123,7 +120,11 @@ impl Connection {
     }
 
     /// Notes progress, or cuts a client that has made none for too long.
-    fn watch(&mut self, context: &mut Context<'_>, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn watch(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
         if let Poll::Ready(result) = result {
             self.stalled = None;
             self.shared.written.fetch_add(*result.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
@@ -195,7 +196,8 @@ fn refusal_for(original: &[u8]) -> Bytes {
     let status_line = original.split(|&byte| byte == b'\r').next().unwrap_or_default();
     let status_line = String::from_utf8_lossy(status_line);
     let reason = status_line.get(9..).unwrap_or("400 Bad Request");
-    let message = format!("the request is not valid HTTP: {}", reason.get(4..).unwrap_or_default().to_lowercase());
+    let message =
+        format!("the request is not valid HTTP: {}", reason.get(4..).unwrap_or_default().to_lowercase());
     let body = oci::error_body(ErrorCode::Unsupported, &message, None);
     Bytes::from(format!(
         "HTTP/1.1 {reason}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\

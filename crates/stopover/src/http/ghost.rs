@@ -11,7 +11,10 @@
 //!
 //! This is the one file with `unsafe`.
 
-#![allow(unsafe_code, reason = "reserving addresses, and asking the kernel what is in memory, have no safe form")]
+#![allow(
+    unsafe_code,
+    reason = "reserving addresses, and asking the kernel what is in memory, have no safe form"
+)]
 
 use std::{
     collections::VecDeque,

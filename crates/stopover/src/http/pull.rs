@@ -71,7 +71,11 @@ impl Pulls {
     }
 
     /// Answers a request, and has its line written when the answer's last byte is sent or given up.
-    pub(super) async fn answer<B: http_body::Body>(&self, request: &Request<B>, caller: &Caller) -> Response<Body> {
+    pub(super) async fn answer<B: http_body::Body>(
+        &self,
+        request: &Request<B>,
+        caller: &Caller,
+    ) -> Response<Body> {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let mut line = Box::new(Line::begin(&self.accounts, caller.address, request.method().clone(), id));
         line.user_agent = request.headers().get(header::USER_AGENT).cloned();
@@ -142,7 +146,13 @@ impl Pulls {
         Ok(origin)
     }
 
-    async fn manifest(&self, pull: &Pull<'_>, origin: &Origin, reference: &Reference, line: &mut Line) -> Answer {
+    async fn manifest(
+        &self,
+        pull: &Pull<'_>,
+        origin: &Origin,
+        reference: &Reference,
+        line: &mut Line,
+    ) -> Answer {
         let failed = |error| refusal(About::Manifest, &error);
         let (descriptor, bytes, outcome, warning) = if pull.is_head() {
             let served = self.cache.manifest_descriptor(origin, reference).await.map_err(failed)?;
@@ -171,7 +181,8 @@ impl Pulls {
         page: &Page,
         line: &mut Line,
     ) -> Answer {
-        let served = self.cache.tags(origin, page).await.map_err(|error| refusal(About::Repository, &error))?;
+        let served =
+            self.cache.tags(origin, page).await.map_err(|error| refusal(About::Repository, &error))?;
         line.outcome = Some(served.outcome);
         let body = serde_json::json!({ "name": asked_as.as_str(), "tags": served.content.tags });
         let mut response = respond::bytes(respond::JSON, Bytes::from(body.to_string()), pull.is_head());
@@ -207,7 +218,8 @@ impl Pulls {
 fn parsed<'a, B: http_body::Body>(request: &'a Request<B>, caller: &'a Caller) -> Result<Pull<'a>, Refusal> {
     let uri = request.uri();
     if request.version() < Version::HTTP_2 && (uri.scheme().is_some() || uri.authority().is_some()) {
-        let message = "the request's target names a host: this is a registry, not a proxy; send the path alone";
+        let message =
+            "the request's target names a host: this is a registry, not a proxy; send the path alone";
         return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message));
     }
     let target = Target::parse(request.method().as_str(), uri.path(), uri.query());
@@ -222,7 +234,13 @@ fn parsed<'a, B: http_body::Body>(request: &'a Request<B>, caller: &'a Caller) -
         return Err(Refusal::body());
     }
     let target = target?;
-    Ok(Pull { method: request.method(), headers: request.headers(), version: request.version(), target, caller })
+    Ok(Pull {
+        method: request.method(),
+        headers: request.headers(),
+        version: request.version(),
+        target,
+        caller,
+    })
 }
 
 /// Returns a manifest's answer; for a HEAD, `bytes` is empty and the length is still the manifest's.

@@ -116,7 +116,12 @@ impl Database {
                 "SELECT digest, media_type, size, checked FROM tag WHERE repository = ? AND tag = ?",
             )?
             .query_row(params![repository.as_str(), tag.as_str()], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
+                Ok((
+                    row.get::<_, String>(0)?,
+                    row.get::<_, String>(1)?,
+                    row.get::<_, i64>(2)?,
+                    row.get::<_, i64>(3)?,
+                ))
             })
             .optional()
         })?;
@@ -146,14 +151,17 @@ impl Database {
     }
 
     pub(super) fn manifest_type(&self, digest: &Digest) -> Option<MediaType> {
-        let media_type: Option<String> = self.content(digest, "SELECT media_type FROM content WHERE digest = ?")?;
+        let media_type: Option<String> =
+            self.content(digest, "SELECT media_type FROM content WHERE digest = ?")?;
         media_type?.parse().ok()
     }
 
     pub(super) fn file_state(&self, digest: &Digest) -> Option<FileState> {
         let state: Option<Vec<u8>> = self.content(digest, "SELECT state FROM content WHERE digest = ?")?;
-        let words: Vec<u64> =
-            state?.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default())).collect();
+        let words: Vec<u64> = state?
+            .chunks_exact(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()))
+            .collect();
         words.try_into().ok()
     }
 
@@ -198,10 +206,13 @@ fn open_existing(path: &Path) -> rusqlite::Result<Option<Connection>> {
     let connection = Connection::open(path).and_then(prepared)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version != VERSION {
-        return Err(rusqlite::Error::InvalidParameterName(format!("tables of version {version}, not {VERSION}")));
+        return Err(rusqlite::Error::InvalidParameterName(format!(
+            "tables of version {version}, not {VERSION}"
+        )));
     }
     for table in ["content", "tag", "named", "progress"] {
-        connection.query_row(&format!("SELECT count(*) FROM (SELECT * FROM {table} LIMIT 1)"), [], |_| Ok(()))?;
+        connection
+            .query_row(&format!("SELECT count(*) FROM (SELECT * FROM {table} LIMIT 1)"), [], |_| Ok(()))?;
     }
     Ok(Some(connection))
 }
@@ -297,7 +308,12 @@ fn write_one(to: &Transaction<'_>, write: &Write) -> rusqlite::Result<()> {
             let mut insert = to.prepare_cached("INSERT OR REPLACE INTO named VALUES (?, ?, ?, ?)")?;
             for (digest, size, as_what) in names {
                 let manifest = *as_what == Membership::Manifest;
-                insert.execute(params![repository.as_str(), digest.to_string(), size.cast_signed(), manifest])?;
+                insert.execute(params![
+                    repository.as_str(),
+                    digest.to_string(),
+                    size.cast_signed(),
+                    manifest
+                ])?;
             }
         }
         Write::FileState { digest, state, used } => {

@@ -74,7 +74,12 @@ impl Tree {
         })
     }
 
-    pub(super) fn link(&self, repository: &RepositoryName, digest: &Digest, as_what: Membership) -> io::Result<()> {
+    pub(super) fn link(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        as_what: Membership,
+    ) -> io::Result<()> {
         write_link(&self.folder(repository, digest, as_what), digest)
     }
 

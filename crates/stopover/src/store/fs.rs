@@ -95,7 +95,8 @@ impl Store for FsStore {
 
     fn spool(&self, digest: &Digest) -> io::Result<Spool> {
         let path = self.spool.join(format!("{}-{}.{PART}", digest.algorithm(), digest.hex()));
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o666).open(&path)?;
+        let file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o666).open(&path)?;
         let taken_up_bytes = file.metadata()?.len();
         Ok(Spool { digest: *digest, file: Arc::new(file), path, taken_up_bytes })
     }

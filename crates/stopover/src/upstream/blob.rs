@@ -54,7 +54,11 @@ impl Upstream {
         Ok(BlobStream { start, size, body })
     }
 
-    pub(super) async fn measure_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<Option<u64>, SourceError> {
+    pub(super) async fn measure_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<u64>, SourceError> {
         let deadline = Instant::now() + ANSWER_MAX;
         let ask = blob_ask(What::BlobHead, repository, digest, None);
         let reply = self.ask(&ask, deadline).await?;
@@ -75,7 +79,12 @@ impl Upstream {
     }
 }
 
-fn blob_ask<'a>(what: What, repository: &'a RepositoryName, digest: &Digest, range: Option<HeaderValue>) -> Ask<'a> {
+fn blob_ask<'a>(
+    what: What,
+    repository: &'a RepositoryName,
+    digest: &Digest,
+    range: Option<HeaderValue>,
+) -> Ask<'a> {
     Ask { what, repository, path: format!("blobs/{digest}"), accept: "*/*", range }
 }
 

@@ -27,7 +27,11 @@ pub(super) struct Failure {
 impl Failure {
     /// A failure that another try will not cure.
     pub(super) fn lasting(registry: &Arc<str>, kind: SourceErrorKind, message: impl Into<String>) -> Self {
-        Self { error: SourceError::new(Arc::clone(registry), kind, message), may_pass: false, is_illness: false }
+        Self {
+            error: SourceError::new(Arc::clone(registry), kind, message),
+            may_pass: false,
+            is_illness: false,
+        }
     }
 
     /// A failure on the way to whoever was asked.

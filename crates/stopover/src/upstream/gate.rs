@@ -39,12 +39,20 @@ impl Site {
         let port = match authority.as_str().strip_prefix(host)? {
             "" if https => 443,
             "" => 80,
-            rest => rest.strip_prefix(':').filter(|digits| is_number(digits))?.parse().ok().filter(|port| *port > 0)?,
+            rest => rest
+                .strip_prefix(':')
+                .filter(|digits| is_number(digits))?
+                .parse()
+                .ok()
+                .filter(|port| *port > 0)?,
         };
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let is_plain = match bare {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+            None => {
+                !host.is_empty()
+                    && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+            }
         };
         is_plain.then(|| Self { https, host: host.to_ascii_lowercase(), port })
     }
@@ -137,12 +145,9 @@ pub(super) fn may_send(home: &Home, target: &Uri) -> bool {
 /// (the registry of a laboratory).
 pub(super) fn reach(home: &Home, target: &Uri, from_inside: bool) -> Option<Reach> {
     let site = Site::of(target)?;
-    let is_inside = from_inside || !home.site.https || home.site.address().is_some_and(|address| !is_public(address));
-    if is_inside || home.names(target) {
-        Some(Reach::Named)
-    } else {
-        site.https.then_some(Reach::Public)
-    }
+    let is_inside =
+        from_inside || !home.site.https || home.site.address().is_some_and(|address| !is_public(address));
+    if is_inside || home.names(target) { Some(Reach::Named) } else { site.https.then_some(Reach::Public) }
 }
 
 #[cfg(test)]

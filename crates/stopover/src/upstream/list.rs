@@ -18,7 +18,11 @@ use crate::source::{SourceError, SourceErrorKind, TagPage};
 const LIST_BYTES_MAX: usize = 8 << 20;
 
 impl Upstream {
-    pub(super) async fn list_tags(&self, repository: &RepositoryName, page: &Page) -> Result<TagPage, SourceError> {
+    pub(super) async fn list_tags(
+        &self,
+        repository: &RepositoryName,
+        page: &Page,
+    ) -> Result<TagPage, SourceError> {
         #[derive(Deserialize)]
         struct Sent {
             tags: Option<Vec<String>>,
@@ -33,7 +37,11 @@ impl Upstream {
         Ok(TagPage { tags: sent.tags.unwrap_or_default(), next })
     }
 
-    pub(super) async fn list_referrers(&self, repository: &RepositoryName, digest: &Digest) -> Result<Bytes, SourceError> {
+    pub(super) async fn list_referrers(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Bytes, SourceError> {
         #[derive(Deserialize)]
         struct Sent {
             #[serde(rename = "manifests")]
@@ -53,7 +61,8 @@ impl Upstream {
             }
             Err(error) => return Err(error),
         };
-        let media_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<MediaType>().ok());
+        let media_type =
+            headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<MediaType>().ok());
         if media_type != Some(MediaType::oci_index()) {
             return Err(unsupported("is no OCI index"));
         }

@@ -60,7 +60,13 @@ impl Gates {
     }
 
     /// Notes a 429; returns how long the way is closed.
-    pub(super) fn refused(&mut self, cost: Cost, for_abuse: bool, now: Instant, asked: Option<Duration>) -> Duration {
+    pub(super) fn refused(
+        &mut self,
+        cost: Cost,
+        for_abuse: bool,
+        now: Instant,
+        asked: Option<Duration>,
+    ) -> Duration {
         let throttle = match cost {
             _ if for_abuse => &mut self.everything,
             Cost::Counted => &mut self.counted,
@@ -119,7 +125,10 @@ mod tests {
         assert_eq!(gates.admit(Cost::Free, start), Err(HEAD_EVERY));
         assert_eq!(gates.admit(Cost::Free, start + HEAD_EVERY), Ok(()));
         gates.succeeded(Cost::Free);
-        assert!(gates.admit(Cost::Counted, start).is_err(), "a HEAD that is answered says nothing about GETs");
+        assert!(
+            gates.admit(Cost::Counted, start).is_err(),
+            "a HEAD that is answered says nothing about GETs"
+        );
         assert_eq!(gates.admit(Cost::Counted, start + SECOND * 30), Ok(()));
         gates.succeeded(Cost::Counted);
         assert_eq!(gates.admit(Cost::Free, start + SECOND * 30), Ok(()));

@@ -105,14 +105,24 @@ mod tests {
 
     fn want(realm: &str, service: Option<&str>, scope: &str) -> Want {
         let service = service.map(str::to_owned);
-        Want { realm: realm.to_owned(), service, scope: scope.to_owned(), with_account: false, reach: Reach::Public }
+        Want {
+            realm: realm.to_owned(),
+            service,
+            scope: scope.to_owned(),
+            with_account: false,
+            reach: Reach::Public,
+        }
     }
 
     #[test]
     fn the_url_of_a_token_is_as_in_the_documentation() {
         for (want, url) in [
             (
-                want("https://auth.docker.io/token", Some("registry.docker.io"), "repository:library/ubuntu:pull"),
+                want(
+                    "https://auth.docker.io/token",
+                    Some("registry.docker.io"),
+                    "repository:library/ubuntu:pull",
+                ),
                 "https://auth.docker.io/token?service=registry.docker.io&scope=repository:library/ubuntu:pull",
             ),
             (
@@ -134,7 +144,11 @@ mod tests {
         for (body, token, seconds) in [
             (r#"{"token":"a"}"#, "a", 60),
             (r#"{"access_token":"b","expires_in":300}"#, "b", 300),
-            (r#"{"token":"a","access_token":"b","expires_in":300,"issued_at":"1970-01-01T00:00:00Z"}"#, "a", 300),
+            (
+                r#"{"token":"a","access_token":"b","expires_in":300,"issued_at":"1970-01-01T00:00:00Z"}"#,
+                "a",
+                300,
+            ),
             (r#"{"token":"","access_token":"b","issued_at":"2999-01-01T00:00:00Z"}"#, "b", 60),
             (r#"{"token":null,"access_token":"b"}"#, "b", 60),
             (r#"{"token":"a","expires_in":0}"#, "a", 60),
@@ -163,8 +177,12 @@ mod tests {
     #[test]
     fn bearer_is_answered_before_basic() {
         let mut headers = HeaderMap::new();
-        headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"x\", Bearer service=\"no realm\""));
-        headers.append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"https://a.example/token\""));
+        headers.append(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"x\", Bearer service=\"no realm\""),
+        );
+        headers
+            .append(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"https://a.example/token\""));
         let challenge = challenge_of(&headers).expect("one");
         assert_eq!(challenge.realm.as_deref(), Some("https://a.example/token"));
         headers.remove(WWW_AUTHENTICATE);

@@ -141,7 +141,8 @@ impl Upstream {
         loop {
             let sent = self.admitted(ask, deadline).await?;
             let reply = self.follow(ask, sent, deadline).await?;
-            let is_refused = matches!(reply.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+            let is_refused =
+                matches!(reply.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             if reply.elsewhere && is_refused && may_ask_afresh {
                 // A signed URL that has run out, or was signed wrong: the registry signs another.
                 may_ask_afresh = false;

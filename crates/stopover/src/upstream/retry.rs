@@ -16,7 +16,12 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
 /// Returns how long to wait before the `retry`th retry (from 1), or `None` where the time left does not allow it.
 ///
 /// `asked` is what the registry asked for in `Retry-After`; `chance`, from 0 to 1, spreads those that failed together.
-pub(super) fn wait_before(retry: u32, asked: Option<Duration>, left: Duration, chance: f64) -> Option<Duration> {
+pub(super) fn wait_before(
+    retry: u32,
+    asked: Option<Duration>,
+    left: Duration,
+    chance: f64,
+) -> Option<Duration> {
     let whole = FIRST_WAIT * 2_u32.saturating_pow(retry.saturating_sub(1).min(10));
     let spread = whole / 2 + (whole / 2).mul_f64(chance.clamp(0.0, 1.0));
     let wait = asked.map_or(spread, |asked| asked.max(spread));
@@ -50,7 +55,9 @@ mod tests {
     #[test]
     fn waits_grow_and_spread() {
         let left = Duration::from_secs(20);
-        for (retry, chance, millis) in [(1, 0.0, 100), (1, 1.0, 200), (2, 0.0, 200), (2, 1.0, 400), (3, 0.5, 600)] {
+        for (retry, chance, millis) in
+            [(1, 0.0, 100), (1, 1.0, 200), (2, 0.0, 200), (2, 1.0, 400), (3, 0.5, 600)]
+        {
             assert_eq!(wait_before(retry, None, left, chance), Some(Duration::from_millis(millis)));
         }
         for _ in 0..1000 {

@@ -42,7 +42,11 @@ impl Upstream {
         match self.send(ask, uri, pass, Reach::Named, deadline).await {
             Ok(response) => {
                 let is_failure = is_failure(response.status());
-                if is_failure { trial.undecided() } else { trial.succeeded() }
+                if is_failure {
+                    trial.undecided()
+                } else {
+                    trial.succeeded()
+                }
                 self.metrics.upstream(&self.registry, word, word_of(response.status()));
                 if let Some(quota) = Quota::of(response.headers()) {
                     self.metrics.quota(&self.registry, &self.account_label, quota.limit, quota.remaining);

@@ -136,7 +136,8 @@ impl Tokens {
             scopes.insert(repository.clone(), scope.clone());
         }
         let service = challenge.service;
-        *locked(&self.state.way) = Some(Way::Bearer { realm: realm.clone(), service: service.clone(), reach });
+        *locked(&self.state.way) =
+            Some(Way::Bearer { realm: realm.clone(), service: service.clone(), reach });
         self.pass(Want { realm, service, scope, with_account, reach }, deadline).await
     }
 
@@ -148,7 +149,9 @@ impl Tokens {
         from_inside: bool,
         deadline: tokio::time::Instant,
     ) -> Result<Option<Pass>, Failure> {
-        let Some(realm) = challenge.realm.filter(|_| challenge.scheme == Scheme::Bearer) else { return Ok(None) };
+        let Some(realm) = challenge.realm.filter(|_| challenge.scheme == Scheme::Bearer) else {
+            return Ok(None);
+        };
         let (_, reach) = self.reach_of(&realm, false, from_inside)?;
         let scope = challenge.scope.unwrap_or_else(|| pull_scope(repository));
         let want = Want { realm, service: challenge.service, scope, with_account: false, reach };
@@ -171,7 +174,8 @@ impl Tokens {
     /// Decides whether a realm may be asked, and how far that may reach.
     fn reach_of(&self, realm: &str, with_account: bool, from_inside: bool) -> Result<(Uri, Reach), Failure> {
         let url = realm.parse::<Uri>().ok().filter(|url| Site::of(url).is_some());
-        let not_a_url = || self.lasting(SourceErrorKind::BadAnswer, "the registry names no URL as its token service");
+        let not_a_url =
+            || self.lasting(SourceErrorKind::BadAnswer, "the registry names no URL as its token service");
         let url = url.ok_or_else(not_a_url)?;
         let site = Site::of(&url).ok_or_else(not_a_url)?;
         if with_account && !gate::may_send(&self.home, &url) {
@@ -181,7 +185,8 @@ impl Tokens {
             );
             return Err(self.lasting(SourceErrorKind::Refused, message));
         }
-        let too_far = || self.lasting(SourceErrorKind::Refused, format!("the token service {site} is not encrypted"));
+        let too_far =
+            || self.lasting(SourceErrorKind::Refused, format!("the token service {site} is not encrypted"));
         let reach = gate::reach(&self.home, &url, from_inside).ok_or_else(too_far)?;
         Ok((url, reach))
     }
@@ -216,7 +221,8 @@ impl Tokens {
         let asked_at = self.clock.now();
         let failure = match self.ask(want).await {
             Ok((header, lifetime)) => {
-                let token = Token { header, refresh_at: asked_at + lifetime * 17 / 20, ends_at: asked_at + lifetime };
+                let token =
+                    Token { header, refresh_at: asked_at + lifetime * 17 / 20, ends_at: asked_at + lifetime };
                 self.remember(want, Known::Token(token.clone()));
                 return Ok(token);
             }

@@ -35,7 +35,8 @@ impl Tokens {
         let no_url = || self.lasting(SourceErrorKind::BadAnswer, "the URL of the token service is none");
         let url = want.url().ok_or_else(no_url)?;
         let what = format!("the request for a token at {}", Site::of(&url).ok_or_else(no_url)?);
-        let held = |kind, wait| self.lasting(kind, format!("{what} waits, since the last failed")).after(Some(wait));
+        let held =
+            |kind, wait| self.lasting(kind, format!("{what} waits, since the last failed")).after(Some(wait));
         let admitted = locked(&self.state.throttle).admit(self.clock.now());
         admitted.map_err(|wait| held(SourceErrorKind::TooManyRequests, wait))?;
         let trial = self.fuse.admit().map_err(|wait| held(SourceErrorKind::Unavailable, wait))?;
@@ -48,14 +49,19 @@ impl Tokens {
                 return Err(Failure::of_way(&self.registry, error));
             }
         };
-        if response.status().is_server_error() { _ = trial.failed() } else { trial.succeeded() }
+        if response.status().is_server_error() {
+            _ = trial.failed()
+        } else {
+            trial.succeeded()
+        }
         let (head, body) = response.into_parts();
         let body = collect(body, TOKEN_BYTES_MAX, deadline).await;
         let body = body.map_err(|error| Failure::of_way(&self.registry, error))?;
         if head.status.as_u16() == 200 {
             locked(&self.state.throttle).succeeded();
             let token = is_plain(&head.headers).then(|| read_token(&body)).flatten();
-            let none = || self.lasting(SourceErrorKind::BadAnswer, format!("the answer to {what} holds no token"));
+            let none =
+                || self.lasting(SourceErrorKind::BadAnswer, format!("the answer to {what} holds no token"));
             return token.ok_or_else(none);
         }
         let asked = asked_wait(&head.headers);

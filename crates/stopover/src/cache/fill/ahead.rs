@@ -103,9 +103,19 @@ impl Fill {
         });
     }
 
-    async fn receive_ahead(&self, cache: &Cache, spool: Spool, start: u64, end: u64) -> Result<(), SourceError> {
+    async fn receive_ahead(
+        &self,
+        cache: &Cache,
+        spool: Spool,
+        start: u64,
+        end: u64,
+    ) -> Result<(), SourceError> {
         let broken = |error: &dyn std::fmt::Display| {
-            SourceError::new(Arc::clone(&self.origin.registry), SourceErrorKind::Unavailable, error.to_string())
+            SourceError::new(
+                Arc::clone(&self.origin.registry),
+                SourceErrorKind::Unavailable,
+                error.to_string(),
+            )
         };
         let marking = spool.clone();
         let marked = cache.blocking(move |_| marking.mark_sparse()).await;

@@ -99,7 +99,9 @@ impl Filler {
                     );
                     mismatch.spool.discard();
                     if seen || attempt >= ATTEMPTS_MAX {
-                        return self.fill.end(End::Failed(self.bad_answer("the content is not what its digest says")));
+                        return self
+                            .fill
+                            .end(End::Failed(self.bad_answer("the content is not what its digest says")));
                     }
                     self.begin_anew();
                 }
@@ -124,7 +126,9 @@ impl Filler {
                 Ok(()) => {}
                 Err(Trouble::Source(error)) => self.wait_after(error).await?,
                 Err(Trouble::Disk(error)) => return Err(Stop::Disk(error)),
-                Err(Trouble::Abandoned) => return Err(Stop::Failed(Error::Internal("nobody waited for the blob"))),
+                Err(Trouble::Abandoned) => {
+                    return Err(Stop::Failed(Error::Internal("nobody waited for the blob")));
+                }
             }
         }
         let (Some(spool), Some(hasher)) = (self.spool.take(), self.hasher.take()) else {
@@ -136,9 +140,9 @@ impl Filler {
     /// Looks in the store once more: the fill before this one may have ended since the caller looked.
     async fn look_again(&mut self) -> Result<bool, Stop> {
         let (digest, name) = (self.fill.digest, self.fill.origin.tree_name.clone());
-        let looked = self.cache.blocking(move |parts| {
-            (parts.open_checked(&digest), parts.index.named_size(&name, &digest))
-        });
+        let looked = self
+            .cache
+            .blocking(move |parts| (parts.open_checked(&digest), parts.index.named_size(&name, &digest)));
         let Some((stored, expected_size)) = looked.await else {
             return Err(Stop::Failed(Error::Internal("looking in the store")));
         };
@@ -208,7 +212,8 @@ impl Filler {
     async fn receive(&mut self) -> Result<(), Trouble> {
         let fill = Arc::clone(&self.fill);
         let bound = fill.bound_after(self.position);
-        let opened = fill.origin.source.blob(&fill.origin.repository, &fill.digest, self.position, bound).await?;
+        let opened =
+            fill.origin.source.blob(&fill.origin.repository, &fill.digest, self.position, bound).await?;
         self.learn_size(opened.size)?;
         let Some(mut skip) = self.position.checked_sub(opened.start) else {
             return Err(self.wrong("the registry sent another range than was asked for").into());
@@ -299,13 +304,17 @@ impl Filler {
         let known = self.size.or(self.expected_size);
         match (known, told) {
             (Some(known), Some(told)) if known != told => {
-                return Err(self.wrong(&format!("the registry says {told} bytes, the manifest {known}")).into());
+                return Err(self
+                    .wrong(&format!("the registry says {told} bytes, the manifest {known}"))
+                    .into());
             }
             (Some(size), _) | (None, Some(size)) => self.set_size(size),
             (None, None) => {}
         }
         match self.size {
-            Some(size) if self.position > size => Err(self.wrong("more bytes are here than the blob has").into()),
+            Some(size) if self.position > size => {
+                Err(self.wrong("more bytes are here than the blob has").into())
+            }
             _ => Ok(()),
         }
     }
@@ -364,7 +373,7 @@ impl Filler {
         let (size, from) = (self.size, self.hashed);
         self.fill.progress.send_modify(|progress| {
             progress.size = size;
-            progress.end = Some(End::Passing { from, hasher });
+            progress.end = Some(End::Passing { from, hasher: Box::new(hasher) });
         });
     }
 
@@ -387,7 +396,7 @@ impl Filler {
 enum Stop {
     Failed(Error),
     Disk(io::Error),
-    Mismatch(Mismatch),
+    Mismatch(Box<Mismatch>),
 }
 
 /// Returns the next bytes: all that are there already, up to a batch, or else the next that come. `None` at the end.

@@ -26,7 +26,8 @@ fn an_account_goes_home() {
     ] {
         assert!(allowed(&hub, target), "{target}");
     }
-    let local = home("docker.io", "http://127.0.0.1:7000", &["127.0.0.1:7001", "http://127.0.0.1:7002/token"]);
+    let local =
+        home("docker.io", "http://127.0.0.1:7000", &["127.0.0.1:7001", "http://127.0.0.1:7002/token"]);
     for target in [
         "http://127.0.0.1:7000/token",
         "http://127.0.0.1:7001/token",
@@ -172,8 +173,13 @@ fn data_leads_to_public_places_only_unless_the_registry_is_inside() {
     ] {
         assert_eq!(reach(&hub, target, inside), expected, "{target}");
     }
-    for url in ["http://127.0.0.1:7000", "http://registry.example", "https://10.0.0.1", "https://[::1]:5000"] {
-        assert_eq!(reach(&home("r", url, &[]), "http://127.0.0.1:7001/x", false), Some(Reach::Named), "{url}");
+    for url in ["http://127.0.0.1:7000", "http://registry.example", "https://10.0.0.1", "https://[::1]:5000"]
+    {
+        assert_eq!(
+            reach(&home("r", url, &[]), "http://127.0.0.1:7001/x", false),
+            Some(Reach::Named),
+            "{url}"
+        );
     }
     for url in ["https://1.1.1.1", "https://registry.example"] {
         assert_eq!(reach(&home("r", url, &[]), "https://10.0.0.1/x", false), Some(Reach::Public), "{url}");
