@@ -26,6 +26,8 @@ use tree::Tree;
 /// How many tags, memberships and files' states are kept in memory, each.
 const REMEMBERED_MAX: usize = 50_000;
 
+/// How many manifests may be awaited by tags.
+const AWAITING_MAX: usize = 5_000;
 /// How often a content's use is noted.
 const USE_NOTED_EACH: Duration = Duration::from_secs(60);
 
@@ -49,6 +51,8 @@ pub struct Index {
     database: Database,
     clock: Clock,
     tags: Cache<(RepositoryName, Tag), Arc<TagRecord>>,
+    /// The tags that name a manifest which is not linked yet: a client asks what a tag names before it asks for that.
+    awaiting: Cache<(RepositoryName, Digest), Vec<Tag>>,
     memberships: Cache<(RepositoryName, Digest), Membership>,
     file_states: Cache<Digest, FileState>,
     uses: Cache<Digest, Wall>,
@@ -63,6 +67,7 @@ impl Index {
             database: Database::open(&root.join("stopover/index.sqlite"))?,
             clock,
             tags: Cache::new(REMEMBERED_MAX),
+            awaiting: Cache::new(AWAITING_MAX),
             memberships: Cache::new(REMEMBERED_MAX),
             file_states: Cache::new(REMEMBERED_MAX),
             uses: Cache::new(REMEMBERED_MAX),
@@ -108,24 +113,41 @@ impl Index {
         self.tree.tag(repository, tag)
     }
 
-    /// Notes that the registry says now that the tag names this manifest. Where it is not `stored` the tree is left as
-    /// it is, so that the tree never promises what is not there.
-    pub fn set_tag(
-        &self,
-        repository: &RepositoryName,
-        tag: &Tag,
-        named: &Descriptor,
-        stored: bool,
-    ) -> io::Result<()> {
+    /// Notes that the registry says now that the tag names this manifest. The tree learns it when the manifest is linked,
+    /// which may have been or may come, so that the tree never promises what is not there.
+    pub fn set_tag(&self, repository: &RepositoryName, tag: &Tag, named: &Descriptor) -> io::Result<()> {
         let record =
             TagRecord { digest: named.digest, descriptor: Some(named.clone()), checked: self.clock.wall() };
-        let key = (repository.clone(), tag.clone());
-        self.tags.insert(key, Arc::new(record.clone()));
-        if !stored {
-            return Ok(());
+        self.tags.insert((repository.clone(), tag.clone()), Arc::new(record));
+        // First wait, then look: whoever links the manifest links first and then looks for who waits.
+        let awaited = (repository.clone(), named.digest);
+        let mut tags = self.awaiting.get(&awaited).unwrap_or_default();
+        if !tags.contains(tag) {
+            tags.push(tag.clone());
+            self.awaiting.insert(awaited, tags);
         }
+        if self.tree.is_linked(repository, &named.digest, Membership::Manifest) {
+            self.write_awaiting_tags(repository, &named.digest)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the tags that waited for the manifest, if they still name it.
+    fn write_awaiting_tags(&self, repository: &RepositoryName, digest: &Digest) -> io::Result<()> {
+        let Some((_, tags)) = self.awaiting.remove(&(repository.clone(), *digest)) else { return Ok(()) };
+        for tag in tags {
+            let record = self.tags.get(&(repository.clone(), tag.clone()));
+            if let Some(record) = record.filter(|record| record.digest == *digest) {
+                self.write_tag(repository, &tag, (*record).clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_tag(&self, repository: &RepositoryName, tag: &Tag, record: TagRecord) -> io::Result<()> {
+        let digest = record.digest;
         self.database.write(Write::Tag { repository: repository.clone(), tag: tag.clone(), record });
-        self.tree.set_tag(repository, tag, &named.digest)
+        self.tree.set_tag(repository, tag, &digest)
     }
 
     /// Forgets a tag that the registry no longer has.
@@ -158,10 +180,11 @@ impl Index {
         Some(found)
     }
 
-    /// Notes, in the tree, that the repository has this content.
+    /// Notes, in the tree, that the repository has this content, which is stored. Tags that waited for it are written.
     pub fn link(&self, repository: &RepositoryName, digest: &Digest, as_what: Membership) -> io::Result<()> {
         self.memberships.insert((repository.clone(), *digest), as_what);
-        self.tree.link(repository, digest, as_what)
+        self.tree.link(repository, digest, as_what)?;
+        if as_what == Membership::Manifest { self.write_awaiting_tags(repository, digest) } else { Ok(()) }
     }
 
     /// Takes the content out of the repository.

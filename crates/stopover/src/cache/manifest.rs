@@ -94,7 +94,6 @@ impl Cache {
         }
         match found {
             Ok(found) => {
-                self.tag_is_stored(origin, tag, &found.content.descriptor).await;
                 let outcome = match (found.outcome, resolved.outcome) {
                     // The tag is new or moved; what it names was here already.
                     (Outcome::Hit, Outcome::Passed) => Outcome::Revalidated,
@@ -208,12 +207,9 @@ impl Cache {
         tag: &Tag,
         resolved: Result<Resolved, SourceError>,
     ) -> Result<Resolution, Error> {
-        let (named, stored) = match self.noted(origin, tag.as_str(), resolved) {
-            Ok(Resolved::Descriptor(named)) => (named, false),
-            Ok(Resolved::Manifest(manifest)) => {
-                let named = manifest.descriptor.clone();
-                (named, self.admit(origin, manifest).await.1)
-            }
+        let named = match self.noted(origin, tag.as_str(), resolved) {
+            Ok(Resolved::Descriptor(named)) => named,
+            Ok(Resolved::Manifest(manifest)) => self.admit(origin, manifest).await.descriptor,
             Err(Error::Source(error)) if error.kind == SourceErrorKind::NotFound => {
                 let (name, gone) = key(origin, tag.clone());
                 self.blocking(move |parts| {
@@ -228,22 +224,10 @@ impl Cache {
         let (name, tag, descriptor) = (origin.tree_name.clone(), tag.clone(), named.clone());
         let unchanged = self.blocking(move |parts| {
             let unchanged = parts.index.linked_tag(&name, &tag) == Some(descriptor.digest);
-            logged("a tag was not noted", parts.index.set_tag(&name, &tag, &descriptor, unchanged || stored));
+            logged("a tag was not noted", parts.index.set_tag(&name, &tag, &descriptor));
             unchanged
         });
         Ok(Resolution { named, unchanged: unchanged.await.unwrap_or(false) })
-    }
-
-    /// Notes in the tree that what the tag names is stored, once that is so.
-    async fn tag_is_stored(&self, origin: &Origin, tag: &Tag, named: &Descriptor) {
-        let (name, tag, named) = (origin.tree_name.clone(), tag.clone(), named.clone());
-        self.blocking(move |parts| {
-            let known = parts.index.tag(&name, &tag).is_some_and(|record| record.digest == named.digest);
-            if known && parts.index.linked_tag(&name, &tag) != Some(named.digest) {
-                logged("a tag was not noted", parts.index.set_tag(&name, &tag, &named, true));
-            }
-        })
-        .await;
     }
 
     /// Returns the full descriptor of what a record names; the tree alone knows only the digest.
@@ -281,7 +265,7 @@ impl Cache {
         let fetched = origin.source.manifest(&origin.repository, &Reference::Digest(*digest)).await;
         let manifest = self.noted(origin, &text, fetched)?;
         self.parts.metrics.pulled(ContentType::Manifest, manifest.bytes.len() as u64);
-        Ok(Found { manifest: self.admit(origin, manifest).await.0, fetched: true })
+        Ok(Found { manifest: self.admit(origin, manifest).await, fetched: true })
     }
 
     /// Returns the manifest if it is stored and the repository has it.
@@ -307,14 +291,11 @@ impl Cache {
         Ok(Some(self.keep(origin, manifest, membership.is_some()).await))
     }
 
-    /// Stores a manifest from the registry, if the disk takes it, and keeps it in memory. Returns it, and whether it
-    /// is stored.
-    async fn admit(&self, origin: &Origin, manifest: Manifest) -> (Manifest, bool) {
+    /// Stores a manifest from the registry, if the disk takes it, and keeps it in memory.
+    async fn admit(&self, origin: &Origin, manifest: Manifest) -> Manifest {
         let (digest, bytes) = (manifest.descriptor.digest, manifest.bytes.clone());
         let stored = self.blocking(move |parts| parts.write_manifest(&digest, &bytes)).await.unwrap_or(false);
-        let kept =
-            if stored { self.keep(origin, manifest, false).await } else { self.remember(origin, manifest) };
-        (kept, stored)
+        if stored { self.keep(origin, manifest, false).await } else { self.remember(origin, manifest) }
     }
 
     /// Notes that the repository has the manifest and what it names, and keeps it in memory.

@@ -51,28 +51,14 @@ pub struct Steady {
     silence: Pin<Box<Sleep>>,
     /// Since when a reader waits for bytes; `None` while none does.
     waiting_since: Option<Instant>,
-    waited: Duration,
-    received_bytes: u64,
+    pace: Pace,
 }
 
 impl Steady {
     /// Wraps a body; `stall_timeout` is how long no byte may come while a reader waits.
     pub fn new(body: Incoming, stall_timeout: Duration) -> Self {
         let silence = Box::pin(sleep_until(Instant::now() + stall_timeout));
-        Self { body, stall_timeout, silence, waiting_since: None, waited: Duration::ZERO, received_bytes: 0 }
-    }
-
-    /// Counts what came after how much waiting; returns whether that is a trickle.
-    fn trickles(&mut self, bytes: usize) -> bool {
-        let Some(since) = self.waiting_since.take() else { return false };
-        self.waited += since.elapsed();
-        self.received_bytes += bytes as u64;
-        if self.waited < TRICKLE_WINDOW {
-            return false;
-        }
-        let too_few = self.received_bytes < TRICKLE_BYTES_MIN;
-        (self.waited, self.received_bytes) = (Duration::ZERO, 0);
-        too_few
+        Self { body, stall_timeout, silence, waiting_since: None, pace: Pace::default() }
     }
 }
 
@@ -86,7 +72,8 @@ impl Stream for Steady {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Some(Err(EgressError::of_body(&error)))),
                 Poll::Ready(Some(Ok(frame))) => {
                     let Ok(data) = frame.into_data() else { continue };
-                    if self.trickles(data.len()) {
+                    let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+                    if self.pace.is_trickle(waited, data.len()) {
                         let message = "the answer comes slower than 1 KiB a second".to_owned();
                         return Poll::Ready(Some(Err(timed_out(message))));
                     }
@@ -113,4 +100,44 @@ impl Stream for Steady {
 
 fn timed_out(message: String) -> EgressError {
     EgressError { kind: EgressErrorKind::Timeout, message }
+}
+
+/// How much came in how much waiting.
+#[derive(Debug, Default)]
+struct Pace {
+    waited: Duration,
+    received_bytes: u64,
+}
+
+impl Pace {
+    /// Counts what came after a wait; returns whether that is a trickle.
+    fn is_trickle(&mut self, waited: Duration, bytes: usize) -> bool {
+        self.waited += waited;
+        self.received_bytes += bytes as u64;
+        if self.waited < TRICKLE_WINDOW {
+            return false;
+        }
+        let whole = std::mem::take(self);
+        whole.received_bytes < TRICKLE_BYTES_MIN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_trickle_is_told_from_a_slow_line() {
+        let mut trickle = Pace::default();
+        assert_eq!((1..).find(|_| trickle.is_trickle(SECOND, 1)), Some(30));
+        let mut slow = Pace::default();
+        assert!((0..3600).all(|_| !slow.is_trickle(SECOND, 2 << 10)));
+        let mut slow_reader = Pace::default();
+        assert!(
+            (0..3600).all(|_| !slow_reader.is_trickle(Duration::ZERO, 1)),
+            "that is not the sender's fault"
+        );
+    }
 }

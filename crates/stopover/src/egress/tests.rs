@@ -61,11 +61,23 @@ async fn a_host_that_data_named_is_not_reached_inside() {
     let (address, serving) = server(OK).await;
     let egress = egress(Proxies::Direct);
     let port = address.port();
-    for host in ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "127.1", "0x7f000001", "2130706433", "0.0.0.0"] {
+    for host in [
+        "127.0.0.1",
+        "localhost",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "127.1",
+        "0x7f000001",
+        "2130706433",
+        "0.0.0.0",
+    ] {
         let answer = get(&egress, &format!("http://{host}:{port}/"), Reach::Public).await;
         let error = answer.expect_err(host);
         // A resolver may not know the odd spellings at all, which is as good.
-        assert!(matches!(error.kind, EgressErrorKind::Forbidden | EgressErrorKind::Connect), "{host}: {error}");
+        assert!(
+            matches!(error.kind, EgressErrorKind::Forbidden | EgressErrorKind::Connect),
+            "{host}: {error}"
+        );
     }
     assert!(!serving.is_finished(), "nobody connected");
     let answer = get(&egress, &format!("http://{address}/"), Reach::Named).await;
@@ -75,7 +87,8 @@ async fn a_host_that_data_named_is_not_reached_inside() {
 #[tokio::test]
 async fn an_answer_from_inside_is_known_as_such() {
     let (address, _serving) = server(OK).await;
-    let response = egress(Proxies::Direct).send(request(&format!("http://{address}/")), Reach::Named, soon()).await;
+    let response =
+        egress(Proxies::Direct).send(request(&format!("http://{address}/")), Reach::Named, soon()).await;
     assert!(came_from_inside(&response.expect("it answers")));
 }
 
@@ -98,7 +111,8 @@ async fn a_plain_request_goes_to_the_proxy_whole_and_with_the_proxys_password() 
 async fn an_encrypted_request_goes_through_a_tunnel() {
     let (address, serving) = server("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
     let egress = egress(Proxies::Through { url: format!("http://{address}"), except: String::new() });
-    let error = get(&egress, "https://registry.example/v2/", Reach::Named).await.expect_err("it wants a password");
+    let error =
+        get(&egress, "https://registry.example/v2/", Reach::Named).await.expect_err("it wants a password");
     assert_eq!(error.kind, EgressErrorKind::Connect);
     assert!(error.message.contains("127.0.0.1") && error.message.contains("authorization"), "{error}");
     let head = serving.await.expect("no panic");
@@ -111,7 +125,10 @@ async fn a_proxy_is_passed_by_for_hosts_that_need_none() {
     let proxies = Proxies::Through { url: "http://127.0.0.1:1".to_owned(), except: "127.0.0.1".to_owned() };
     let egress = egress(proxies);
     assert_eq!(get(&egress, &format!("http://{address}/"), Reach::Named).await.expect("direct"), "ok");
-    assert_eq!(kind_of(get(&egress, "http://registry.example/", Reach::Named).await), Some(EgressErrorKind::Connect));
+    assert_eq!(
+        kind_of(get(&egress, "http://registry.example/", Reach::Named).await),
+        Some(EgressErrorKind::Connect)
+    );
 }
 
 #[tokio::test]
@@ -122,7 +139,10 @@ async fn a_proxy_is_not_asked_for_a_place_inside_that_data_named() {
         let answer = get(&egress, &format!("http://{host}/"), Reach::Public).await;
         assert_eq!(kind_of(answer), Some(EgressErrorKind::Forbidden), "{host}");
     }
-    assert_eq!(kind_of(get(&egress, "http://cdn.example/", Reach::Public).await), Some(EgressErrorKind::Connect));
+    assert_eq!(
+        kind_of(get(&egress, "http://cdn.example/", Reach::Public).await),
+        Some(EgressErrorKind::Connect)
+    );
 }
 
 #[tokio::test]
@@ -148,7 +168,8 @@ async fn what_is_not_http_is_told_apart_from_a_broken_connection() {
         ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", EgressErrorKind::Timeout),
     ] {
         let (address, _serving) = server(answer).await;
-        let sent = egress(Proxies::Direct).send(request(&format!("http://{address}/")), Reach::Named, soon()).await;
+        let sent =
+            egress(Proxies::Direct).send(request(&format!("http://{address}/")), Reach::Named, soon()).await;
         let got = match sent {
             Err(error) => error.kind,
             Ok(_) => EgressErrorKind::Timeout,
@@ -182,20 +203,27 @@ async fn a_head_that_is_a_bomb_is_refused() {
 
 #[tokio::test]
 async fn a_body_is_read_up_to_a_limit() {
-    let (address, _serving) = server("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
+    let (address, _serving) =
+        server("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n").await;
     let egress = egress(Proxies::Direct);
-    let response = egress.send(request(&format!("http://{address}/")), Reach::Named, soon()).await.expect("a head");
+    let response =
+        egress.send(request(&format!("http://{address}/")), Reach::Named, soon()).await.expect("a head");
     assert_eq!(kind_of(collect(response.into_body(), 4, soon()).await), Some(EgressErrorKind::Malformed));
     let (address, _serving) = server("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n").await;
-    let response = egress.send(request(&format!("http://{address}/")), Reach::Named, soon()).await.expect("a head");
-    assert_eq!(kind_of(collect(response.into_body(), 1 << 20, soon()).await), Some(EgressErrorKind::Malformed));
+    let response =
+        egress.send(request(&format!("http://{address}/")), Reach::Named, soon()).await.expect("a head");
+    assert_eq!(
+        kind_of(collect(response.into_body(), 1 << 20, soon()).await),
+        Some(EgressErrorKind::Malformed)
+    );
 }
 
 #[tokio::test]
 async fn a_body_that_falls_silent_ends_with_a_timeout() {
     let (address, _serving) = server("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel").await;
     let egress = egress(Proxies::Direct);
-    let response = egress.send(request(&format!("http://{address}/")), Reach::Named, soon()).await.expect("a head");
+    let response =
+        egress.send(request(&format!("http://{address}/")), Reach::Named, soon()).await.expect("a head");
     let mut body = Steady::new(response.into_body(), Duration::from_millis(20));
     assert_eq!(body.next().await.expect("a chunk").expect("good"), "hel");
     assert_eq!(kind_of(body.next().await.expect("an error")), Some(EgressErrorKind::Timeout));

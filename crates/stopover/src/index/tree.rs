@@ -69,9 +69,13 @@ impl Tree {
     }
 
     pub(super) fn membership(&self, repository: &RepositoryName, digest: &Digest) -> Option<Membership> {
-        [Membership::Manifest, Membership::Blob].into_iter().find(|as_what| {
-            read_link(&self.folder(repository, digest, *as_what).join("link")).as_ref() == Some(digest)
-        })
+        [Membership::Manifest, Membership::Blob]
+            .into_iter()
+            .find(|as_what| self.is_linked(repository, digest, *as_what))
+    }
+
+    pub(super) fn is_linked(&self, repository: &RepositoryName, digest: &Digest, as_what: Membership) -> bool {
+        read_link(&self.folder(repository, digest, as_what).join("link")).as_ref() == Some(digest)
     }
 
     pub(super) fn link(
