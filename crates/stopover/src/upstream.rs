@@ -171,7 +171,7 @@ impl Upstream {
         let (headers, bytes) = self.read(&ask, MANIFEST_BYTES_MAX as usize, deadline).await?;
         let bad = |why: String| self.bad_answer(&ask, &why);
         let expected = match (reference, headers.get(DOCKER_CONTENT_DIGEST)) {
-            (Reference::Digest(digest), _) => Some(digest.clone()),
+            (Reference::Digest(digest), _) => Some(*digest),
             (Reference::Tag(_), None) => None,
             (Reference::Tag(_), Some(header)) => {
                 let digest = header.to_str().ok().and_then(|text| text.parse().ok());
@@ -244,7 +244,7 @@ impl Source for Upstream {
         digest: &'a Digest,
     ) -> Answer<'a, Descriptor> {
         Box::pin(async move {
-            match self.look_up(repository, &Reference::Digest(digest.clone())).await? {
+            match self.look_up(repository, &Reference::Digest(*digest)).await? {
                 Resolved::Descriptor(descriptor) => Ok(descriptor),
                 Resolved::Manifest(manifest) => Ok(manifest.descriptor),
             }
@@ -287,7 +287,7 @@ fn described(headers: &HeaderMap, reference: &Reference) -> Option<Descriptor> {
     let said = headers.get(DOCKER_CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse().ok());
     let digest: Digest = match reference {
         Reference::Tag(_) => said?,
-        Reference::Digest(asked) => said.is_none_or(|said| said == *asked).then(|| asked.clone())?,
+        Reference::Digest(asked) => said.is_none_or(|said| said == *asked).then(|| *asked)?,
     };
     let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?.parse().ok()?;
     Some(Descriptor { media_type, digest, size: number(headers, CONTENT_LENGTH)? })

@@ -69,6 +69,10 @@ impl Cache {
             }
             match follower.fill().size().await {
                 Ok(size) => {
+                    if follower.fill().was_found() {
+                        // Another repository stored it since we looked.
+                        self.entitle(origin, digest, looked.membership).await?;
+                    }
                     let outcome = outcome_of(follower.fill(), joined);
                     let blob = Blob { size, cache: self.clone(), from: From::Fill(follower) };
                     return Ok(Served::new(blob, outcome));
@@ -325,7 +329,7 @@ impl BlobReader {
                 match &now.end {
                     Some(End::Failed(error)) => Step::Fail(error.clone()),
                     Some(End::Passing { from, hasher }) => {
-                        let follows = *held && self.position <= *from;
+                        let follows = *held && self.position <= *from && self.end == self.size;
                         let hashed = follows.then(|| (*from, (**hasher).clone()));
                         let file = now.file.clone();
                         let origin = follower.fill().origin.clone();

@@ -146,7 +146,11 @@ impl Fill {
         match (&known.end, known.size) {
             (Some(End::Failed(error)), _) => Err(error.clone()),
             (_, Some(size)) => Ok(size),
-            (_, None) => Err(Error::Internal("a fill ended without a size")),
+            (_, None) => Err(Error::from(SourceError::new(
+                Arc::clone(&self.origin.registry),
+                SourceErrorKind::BadAnswer,
+                format!("blob {}: the registry does not say how long it is, and the disk does not take it", self.digest),
+            ))),
         }
     }
 

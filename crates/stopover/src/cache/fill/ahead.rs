@@ -20,6 +20,8 @@ use crate::{
 const FETCHES_MAX: usize = 4;
 /// A range that begins less than this beyond what is there is waited for: the fill is there soon.
 pub(in crate::cache) const AHEAD_BYTES_MIN: u64 = 2 << 20;
+/// Ranged fetches that may fail; after that the fill brings all: the registry may not serve ranges at all.
+const FAILURES_MAX: u32 = 3;
 /// What is fetched at least, since the neighbours of a range are wanted soon and each request costs a round trip.
 const FETCH_BYTES_MIN: u64 = 1 << 20;
 
@@ -30,6 +32,8 @@ pub(super) struct Claims {
     filler_end: u64,
     /// The ranges being fetched.
     fetched: Vec<(u64, u64)>,
+    /// How many ranged fetches failed.
+    failed: u32,
 }
 
 impl Claims {
@@ -86,7 +90,10 @@ impl Fill {
             }
             (size, spool)
         };
-        if claims.fetched.len() >= FETCHES_MAX || claims.hold(start) || start < claims.filler_end {
+        if claims.fetched.len() >= FETCHES_MAX || claims.failed >= FAILURES_MAX {
+            return;
+        }
+        if claims.hold(start) || start < claims.filler_end {
             return;
         }
         let bound = self.bound(&claims, start).unwrap_or(size).min(size);
@@ -98,6 +105,7 @@ impl Fill {
         tasks.spawn(async move {
             let _claim = Claim { fill: Arc::clone(&fill), start };
             if let Err(error) = fill.receive_ahead(&cache, spool, start, end).await {
+                fill.lock_claims().failed += 1;
                 tracing::info!(%error, digest = %fill.digest, start, end, "a range was not fetched ahead of the fill");
             }
         });

@@ -106,7 +106,7 @@ impl Filler {
                     self.begin_anew();
                 }
                 Err(Stop::Failed(error)) => return self.stop(error).await,
-                Err(Stop::Disk(error)) => return self.pass(&error),
+                Err(Stop::Disk(error)) => return self.pass(&error).await,
             }
         }
     }
@@ -117,6 +117,7 @@ impl Filler {
             return Ok(None);
         }
         self.make_spool().await?;
+        self.fit_what_was_taken_up().await?;
         loop {
             self.skip_present().await?;
             if Some(self.position) == self.size {
@@ -174,6 +175,35 @@ impl Filler {
         self.hasher = Some(hasher);
         self.spool = Some(spool);
         Ok(())
+    }
+
+    /// Learns how long the blob is where an earlier fill left a part: that may be all of it already, and where it is
+    /// more, or nobody says, it is worth nothing.
+    async fn fit_what_was_taken_up(&mut self) -> Result<(), Stop> {
+        if self.position == 0 {
+            return Ok(());
+        }
+        match self.ask_size().await {
+            Ok(Some(size)) if self.position <= size => {
+                self.set_size(size);
+                Ok(())
+            }
+            _ => {
+                if let Some(spool) = self.spool.take() {
+                    spool.discard();
+                }
+                self.begin_anew();
+                self.make_spool().await
+            }
+        }
+    }
+
+    async fn ask_size(&self) -> Result<Option<u64>, SourceError> {
+        let origin = &self.fill.origin;
+        match self.size.or(self.expected_size) {
+            Some(size) => Ok(Some(size)),
+            None => origin.source.blob_size(&origin.repository, &self.fill.digest).await,
+        }
     }
 
     /// Passes over what ranged fetches have brought, waiting for those under way.
@@ -360,17 +390,18 @@ impl Filler {
     }
 
     /// The disk takes no more: the followers go on without it.
-    fn pass(mut self, error: &io::Error) {
+    async fn pass(mut self, error: &io::Error) {
         tracing::warn!(%error, digest = %self.fill.digest, at = self.hashed, "the disk takes no more; the blob is passed through");
         self.cache.parts.metrics.passed.inc();
         if let Some(spool) = self.spool.take() {
             spool.discard();
         }
         let hasher = self.hasher.take().unwrap_or_else(|| Hasher::new(self.fill.digest.algorithm()));
-        if self.size.is_none() {
-            self.size = self.expected_size;
-        }
-        let (size, from) = (self.size, self.hashed);
+        let size = match self.ask_size().await {
+            Ok(size) => size,
+            Err(error) => return self.fill.end(End::Failed(error.into())),
+        };
+        let from = self.hashed;
         self.fill.progress.send_modify(|progress| {
             progress.size = size;
             progress.end = Some(End::Passing { from, hasher: Box::new(hasher) });

@@ -64,7 +64,7 @@ async fn a_manifest_that_is_not_its_digest_is_refused() {
     let bench = Bench::new().await;
     bench.hub.fault(Fault::ManifestNotItsDigest, Times::Always);
     assert_eq!(kind_of(bench.manifest().await), Some(SourceErrorKind::BadAnswer));
-    let by_digest = bench.image.platform.clone().into();
+    let by_digest = bench.image.platform.into();
     let answer = bench.upstream.manifest(&bench.repository(), &by_digest).await;
     assert_eq!(kind_of(answer), Some(SourceErrorKind::BadAnswer));
     assert!(bench.metrics.upstream_verification_failures.get() >= 1);
@@ -87,7 +87,7 @@ async fn a_sha512_digest_works() {
         br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#;
     let (algorithm, media_type) = (oci::Algorithm::Sha512, oci::OCI_INDEX);
     let digest = bench.hub.push_manifest_by(algorithm, REPOSITORY, media_type, &bytes[..], &["big"]);
-    for reference in [digest.clone().into(), tag("big").into()] {
+    for reference in [digest.into(), tag("big").into()] {
         let manifest = bench.upstream.manifest(&bench.repository(), &reference).await.expect("it is there");
         assert_eq!(manifest.descriptor.digest, digest);
     }
