@@ -18,8 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-START_SECONDS = 60
-STOP_SECONDS = 60
+WAIT_SECONDS = 60
 SAMPLE_SECONDS = 0.05
 TICKS = os.sysconf("SC_CLK_TCK")
 # What containerd sends.
@@ -120,7 +119,7 @@ class Server:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(STOP_SECONDS)
+                self.process.wait(WAIT_SECONDS)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
@@ -131,7 +130,7 @@ class Hub(Server):
 
     def command(self, command, **parameters):
         """Gives a command and returns its answer."""
-        query = urllib.parse.urlencode(parameters)
+        query = urllib.parse.urlencode({key.replace("_", "-"): value for key, value in parameters.items()})
         request = urllib.request.Request(f"{self.url}/_hubsim/{command}?{query}", method="POST")
         with OPENER.open(request) as answer:
             return json.load(answer)
@@ -238,11 +237,9 @@ class Stand:
         log = self._log(name)
         process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
         server = self._remember(Server(name, process, f"http://127.0.0.1:{port}", root))
-        deadline = time.monotonic() + START_SECONDS
-        while not answers(server.url + path):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"{name} did not start: {self._tail(name)}")
-            time.sleep(0.05)
+        wait_for(lambda: process.poll() is not None or answers(server.url + path), f"{name} does not answer")
+        if process.poll() is not None:
+            raise SystemExit(f"{name} did not start: {self._tail(name)}")
         return server
 
     def _remember(self, server):
@@ -278,12 +275,21 @@ def free_port():
 def answers(url):
     """Returns whether there is a server that answers, be it with an error."""
     try:
-        with OPENER.open(url, timeout=START_SECONDS):
+        with OPENER.open(url, timeout=WAIT_SECONDS):
             return True
     except urllib.error.HTTPError:
         return True
     except OSError:
         return False
+
+
+def wait_for(condition, otherwise):
+    """Waits until the condition holds; ends the program with `otherwise` where it takes too long."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{otherwise} within {WAIT_SECONDS} s")
+        time.sleep(0.02)
 
 
 def get(url):

@@ -76,13 +76,7 @@ impl Challenge {
         } else {
             Scheme::Other(scheme.to_owned())
         };
-        Self {
-            scheme,
-            realm: None,
-            service: None,
-            scope: None,
-            error: None,
-        }
+        Self { scheme, realm: None, service: None, scope: None, error: None }
     }
 
     /// Takes a parameter in, unless it is unknown or was there before.
@@ -108,18 +102,13 @@ struct Cursor<'a>(&'a str);
 impl<'a> Cursor<'a> {
     /// Skips spaces and commas, and tells whether there was a comma.
     fn skip_separators(&mut self) -> bool {
-        self.take_while(|byte| matches!(byte, b' ' | b'\t' | b','))
-            .contains(',')
+        self.take_while(|byte| matches!(byte, b' ' | b'\t' | b',')).contains(',')
     }
 
     /// Takes bytes while `wanted` holds, which must not split a character: it holds for ASCII only, or for all but
     /// some ASCII.
     fn take_while(&mut self, wanted: impl Fn(u8) -> bool) -> &'a str {
-        let end = self
-            .0
-            .bytes()
-            .position(|byte| !wanted(byte))
-            .unwrap_or(self.0.len());
+        let end = self.0.bytes().position(|byte| !wanted(byte)).unwrap_or(self.0.len());
         let (taken, rest) = self.0.split_at(end);
         self.0 = rest;
         taken
@@ -135,10 +124,7 @@ impl<'a> Cursor<'a> {
                 self.0 = rest;
                 self.take_quoted()
             }
-            None => Some(
-                self.take_while(|byte| !matches!(byte, b' ' | b'\t' | b','))
-                    .to_owned(),
-            ),
+            None => Some(self.take_while(|byte| !matches!(byte, b' ' | b'\t' | b',')).to_owned()),
         }
     }
 
@@ -184,9 +170,7 @@ mod tests {
                 ("error", challenge.error),
             ];
             for (name, value) in parts {
-                value
-                    .into_iter()
-                    .for_each(|value| shown.push_str(&format!(" {name}={value}")));
+                value.into_iter().for_each(|value| shown.push_str(&format!(" {name}={value}")));
             }
             shown.push(';');
         }
@@ -206,26 +190,14 @@ mod tests {
             ),
             (r#"Basic realm="Registry""#, "Basic realm=Registry;"),
             (r#"BASIC Realm = Registry"#, "Basic realm=Registry;"),
-            (
-                r#"bearer realm=https://x/token?a=b"#,
-                "Bearer realm=https://x/token?a=b;",
-            ),
-            (
-                r#"Basic realm="a", Bearer realm="b",service=c"#,
-                "Basic realm=a;Bearer realm=b service=c;",
-            ),
+            (r#"bearer realm=https://x/token?a=b"#, "Bearer realm=https://x/token?a=b;"),
+            (r#"Basic realm="a", Bearer realm="b",service=c"#, "Basic realm=a;Bearer realm=b service=c;"),
             (
                 r#"Negotiate, NTLM TlRM==, Basic realm="x""#,
                 r#"Other("Negotiate");Other("NTLM");Basic realm=x;"#,
             ),
-            (
-                r#"Negotiate YII/oA+b==,Basic realm="x""#,
-                r#"Other("Negotiate");Basic realm=x;"#,
-            ),
-            (
-                r#"Bearer realm="a\"b\\c",x-unknown="1, 2",realm="second""#,
-                r#"Bearer realm=a"b\c;"#,
-            ),
+            (r#"Negotiate YII/oA+b==,Basic realm="x""#, r#"Other("Negotiate");Basic realm=x;"#),
+            (r#"Bearer realm="a\"b\\c",x-unknown="1, 2",realm="second""#, r#"Bearer realm=a"b\c;"#),
             (r#",, Bearer  ,realm="x" ,"#, "Bearer realm=x;"),
             ("Bearer", "Bearer;"),
             (r#"Bearer realm="" "#, "Bearer realm=;"),

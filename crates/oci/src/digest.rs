@@ -143,21 +143,12 @@ impl TryFrom<&str> for Digest {
 fn decode<const N: usize>(algorithm: Algorithm, text: &str, hex: &str) -> Result<[u8; N], DigestError> {
     let digits = algorithm.hex_digits();
     if hex.len() != digits {
-        return Err(DigestError::Length {
-            shown: excerpt(text),
-            algorithm,
-            digits,
-            found: hex.len(),
-        });
+        return Err(DigestError::Length { shown: excerpt(text), algorithm, digits, found: hex.len() });
     }
     let mut bytes = [0; N];
     for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
         let (Some(high), Some(low)) = (nibble(pair[0]), nibble(pair[1])) else {
-            return Err(DigestError::NotHex {
-                shown: excerpt(text),
-                algorithm,
-                digits,
-            });
+            return Err(DigestError::NotHex { shown: excerpt(text), algorithm, digits });
         };
         *byte = high << 4 | low;
     }

@@ -70,9 +70,7 @@ impl Target {
     /// Reads a request's method, path and query, all as sent.
     pub fn parse(method: &str, path: &str, query: Option<&str>) -> Result<Self, EndpointError> {
         if !matches!(method, "GET" | "HEAD") {
-            return Err(EndpointError::Method {
-                method: excerpt(method),
-            });
+            return Err(EndpointError::Method { method: excerpt(method) });
         }
         check_path(path)?;
         let query =
@@ -97,18 +95,11 @@ impl Endpoint {
         let (name, kind) = rest.rsplit_once('/').ok_or(EndpointError::NotFound)?;
         let last = decode_colon(last);
         match (kind, last.as_ref()) {
-            ("manifests", reference) => Ok(Self::Manifest {
-                name: name.parse()?,
-                reference: reference.parse()?,
-            }),
-            ("blobs", digest) => Ok(Self::Blob {
-                name: name.parse()?,
-                digest: digest.parse()?,
-            }),
-            ("tags", "list") => Ok(Self::Tags {
-                name: name.parse()?,
-                page: page(query)?,
-            }),
+            ("manifests", reference) => {
+                Ok(Self::Manifest { name: name.parse()?, reference: reference.parse()? })
+            }
+            ("blobs", digest) => Ok(Self::Blob { name: name.parse()?, digest: digest.parse()? }),
+            ("tags", "list") => Ok(Self::Tags { name: name.parse()?, page: page(query)? }),
             ("referrers", digest) => Ok(Self::Referrers {
                 name: name.parse()?,
                 digest: digest.parse()?,
@@ -160,10 +151,7 @@ fn check_path(path: &str) -> Result<(), EndpointError> {
 fn holds_escape(segment: &str, colon_allowed: bool) -> bool {
     segment.contains('%')
         && !(colon_allowed
-            && segment
-                .split('%')
-                .skip(1)
-                .all(|part| part.starts_with("3A") || part.starts_with("3a")))
+            && segment.split('%').skip(1).all(|part| part.starts_with("3A") || part.starts_with("3a")))
 }
 
 fn decode_colon(segment: &str) -> Cow<'_, str> {

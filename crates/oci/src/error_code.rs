@@ -134,13 +134,7 @@ struct Entry<'a> {
 
 /// Returns the body that reports one error: the spec's JSON and a newline.
 pub fn error_body(code: ErrorCode, message: &str, detail: Option<&str>) -> String {
-    let body = Body {
-        errors: [Entry {
-            code: code.as_str(),
-            message,
-            detail,
-        }],
-    };
+    let body = Body { errors: [Entry { code: code.as_str(), message, detail }] };
     let mut json = serde_json::to_string(&body).expect("strings always serialise");
     json.push('\n');
     json
@@ -185,10 +179,7 @@ pub fn parse_errors(body: &[u8]) -> Vec<ReportedError> {
 }
 
 fn one_line(text: &str, chars_max: usize) -> String {
-    text.chars()
-        .take(chars_max)
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect()
+    text.chars().take(chars_max).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 #[cfg(test)]
@@ -219,41 +210,24 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let body = error_body(ErrorCode::Denied, "not you", Some("x"));
-        let error = ReportedError {
-            code: "DENIED".to_owned(),
-            message: "not you".to_owned(),
-        };
+        let error = ReportedError { code: "DENIED".to_owned(), message: "not you".to_owned() };
         assert_eq!(parse_errors(body.as_bytes()), [error]);
     }
 
     #[test]
     fn odd_bodies_give_what_there_is_to_have() {
-        for body in [
-            "",
-            "<html>",
-            "null",
-            "[]",
-            "{}",
-            "{\"errors\":{}}",
-            "{\"errors\":[1,null,\"x\"]}",
-        ] {
+        for body in ["", "<html>", "null", "[]", "{}", "{\"errors\":{}}", "{\"errors\":[1,null,\"x\"]}"] {
             assert_eq!(parse_errors(body.as_bytes()), [], "{body}");
         }
         let odd = parse_errors(br#"{"errors":[{"code":7,"detail":{"a":[]}},{"message":"a\r\nb"}],"x":1}"#);
-        let messages: Vec<_> = odd
-            .iter()
-            .map(|error| (error.code.as_str(), error.message.as_str()))
-            .collect();
+        let messages: Vec<_> =
+            odd.iter().map(|error| (error.code.as_str(), error.message.as_str())).collect();
         assert_eq!(messages, [("", ""), ("", "a  b")]);
     }
 
     #[test]
     fn long_reports_are_cut() {
-        let entry = format!(
-            "{{\"code\":\"{}\",\"message\":\"{}\"}}",
-            "C".repeat(999),
-            "\u{e9}".repeat(999)
-        );
+        let entry = format!("{{\"code\":\"{}\",\"message\":\"{}\"}}", "C".repeat(999), "\u{e9}".repeat(999));
         let body = format!("{{\"errors\":[{}]}}", vec![entry; 40].join(","));
         let errors = parse_errors(body.as_bytes());
         assert_eq!(errors.len(), REPORTED_ERRORS_MAX);

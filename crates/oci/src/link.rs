@@ -52,9 +52,7 @@ fn is_next(parameters: &str) -> bool {
         };
         let relations = value.trim().trim_matches('"');
         name.trim().eq_ignore_ascii_case("rel")
-            && relations
-                .split_ascii_whitespace()
-                .any(|relation| relation.eq_ignore_ascii_case("next"))
+            && relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next"))
     })
 }
 
@@ -63,10 +61,7 @@ fn page_of(url: &str) -> Option<Page> {
     let (_, query) = url.split_once('?')?;
     let query = Query::parse(query).ok()?;
     let last = decoded(query.last).ok()??;
-    Some(Page {
-        n: query.n.and_then(parse_n),
-        last: Some(last),
-    })
+    Some(Page { n: query.n.and_then(parse_n), last: Some(last) })
 }
 
 #[cfg(test)]
@@ -76,36 +71,18 @@ mod tests {
     use super::*;
 
     fn page(n: Option<u32>, last: &str) -> Option<Page> {
-        Some(Page {
-            n,
-            last: Some(last.to_owned()),
-        })
+        Some(Page { n, last: Some(last.to_owned()) })
     }
 
     #[test]
     fn the_next_page_is_found_however_the_link_is_written() {
         let table = [
-            (
-                r#"</v2/a/tags/list?last=b&n=10>; rel="next""#,
-                page(Some(10), "b"),
-            ),
-            (
-                r#"<https://r.io/v2/a/tags/list?n=10&last=b%2Fc>; rel="next""#,
-                page(Some(10), "b/c"),
-            ),
+            (r#"</v2/a/tags/list?last=b&n=10>; rel="next""#, page(Some(10), "b")),
+            (r#"<https://r.io/v2/a/tags/list?n=10&last=b%2Fc>; rel="next""#, page(Some(10), "b/c")),
             (r#"<?last=b>;rel=next"#, page(None, "b")),
-            (
-                r#"</x?last=b#top>; title="a, \"b\"; c"; REL="last NEXT""#,
-                page(None, "b"),
-            ),
-            (
-                r#"</x?last=a>; rel="prev", </x?last=b,c>; rel="next""#,
-                page(None, "b,c"),
-            ),
-            (
-                r#"</x?last=b&n=999999999999>; rel="next""#,
-                page(Some(crate::N_MAX), "b"),
-            ),
+            (r#"</x?last=b#top>; title="a, \"b\"; c"; REL="last NEXT""#, page(None, "b")),
+            (r#"</x?last=a>; rel="prev", </x?last=b,c>; rel="next""#, page(None, "b,c")),
+            (r#"</x?last=b&n=999999999999>; rel="next""#, page(Some(crate::N_MAX), "b")),
             (r#"</x?last=b&n=-1>; rel="next""#, page(None, "b")),
         ];
         for (header, wanted) in table {

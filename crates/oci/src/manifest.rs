@@ -65,11 +65,7 @@ impl Manifest {
         let shape: Shape = serde_json::from_slice(&bytes).map_err(malformed)?;
         let media_type = shape.media_type(declared(content_type))?;
         shape.check(&media_type)?;
-        let descriptor = Descriptor {
-            media_type,
-            digest: Digest::of(algorithm, &bytes),
-            size,
-        };
+        let descriptor = Descriptor { media_type, digest: Digest::of(algorithm, &bytes), size };
         Ok(Self { descriptor, bytes })
     }
 
@@ -94,26 +90,14 @@ fn head(bytes: &[u8]) -> &[u8] {
 /// The message is shortened since it may repeat a value of the document, of any length.
 fn malformed(error: serde_json::Error) -> ManifestError {
     let (line, column) = (error.line(), error.column());
-    ManifestError::Malformed {
-        shown: excerpt(&error.to_string()),
-        line,
-        column,
-    }
+    ManifestError::Malformed { shown: excerpt(&error.to_string()), line, column }
 }
 
 /// Returns the media type that a content type declares, if it says anything.
 fn declared(content_type: Option<&str>) -> Option<MediaType> {
     let media_type: MediaType = content_type?.parse().ok()?;
-    let vague = [
-        "application/json",
-        "application/octet-stream",
-        "binary/octet-stream",
-        "text/plain",
-    ];
-    (!vague
-        .iter()
-        .any(|vague| media_type.as_str().eq_ignore_ascii_case(vague)))
-    .then_some(media_type)
+    let vague = ["application/json", "application/octet-stream", "binary/octet-stream", "text/plain"];
+    (!vague.iter().any(|vague| media_type.as_str().eq_ignore_ascii_case(vague))).then_some(media_type)
 }
 
 fn is_image(media_type: &MediaType) -> bool {
@@ -178,9 +162,7 @@ impl Shape {
             return Err(ManifestError::Ambiguous);
         }
         if (index && is_image(media_type)) || (image && media_type.is_index()) {
-            return Err(ManifestError::Shape {
-                media_type: media_type.clone(),
-            });
+            return Err(ManifestError::Shape { media_type: media_type.clone() });
         }
         Ok(())
     }
@@ -222,10 +204,7 @@ struct FsLayer<'a> {
 impl Document<'_> {
     fn contents(self) -> Result<Contents, ManifestError> {
         let lists = [&self.manifests, &self.layers, &self.blobs];
-        let listed: usize = lists
-            .into_iter()
-            .map(|list| list.as_ref().map_or(0, Vec::len))
-            .sum();
+        let listed: usize = lists.into_iter().map(|list| list.as_ref().map_or(0, Vec::len)).sum();
         let count = listed
             + self.fs_layers.as_ref().map_or(0, Vec::len)
             + usize::from(self.config.is_some())
@@ -234,21 +213,12 @@ impl Document<'_> {
             return Err(ManifestError::TooMany { count });
         }
         let config_type = self.config.as_ref().and_then(|config| config.media_type.clone());
-        let artifact_type = [self.artifact_type, config_type]
-            .into_iter()
-            .flatten()
-            .find(|text| !text.is_empty());
+        let artifact_type =
+            [self.artifact_type, config_type].into_iter().flatten().find(|text| !text.is_empty());
 
-        let manifests = self
-            .manifests
-            .iter()
-            .flatten()
-            .map(Child::descriptor)
-            .collect::<Result<_, _>>()?;
+        let manifests = self.manifests.iter().flatten().map(Child::descriptor).collect::<Result<_, _>>()?;
         let blobs = self.config.iter();
-        let blobs = blobs
-            .chain(self.layers.iter().flatten())
-            .chain(self.blobs.iter().flatten());
+        let blobs = blobs.chain(self.layers.iter().flatten()).chain(self.blobs.iter().flatten());
         let blobs = blobs.filter(|child| !child.is_foreign()).map(Child::descriptor);
         let fs_layers = self.fs_layers.iter().flatten().map(FsLayer::descriptor);
         Ok(Contents {
@@ -281,11 +251,7 @@ impl Child<'_> {
 
 impl FsLayer<'_> {
     fn descriptor(&self) -> Result<Descriptor, ManifestError> {
-        Ok(Descriptor {
-            media_type: MediaType::octet_stream(),
-            digest: self.blob_sum.parse()?,
-            size: 0,
-        })
+        Ok(Descriptor { media_type: MediaType::octet_stream(), digest: self.blob_sum.parse()?, size: 0 })
     }
 }
 

@@ -81,11 +81,7 @@ impl MediaType {
 
     /// Returns [`DOCKER_SCHEMA1`], or [`DOCKER_SCHEMA1_SIGNED`] where `signed`.
     pub(crate) fn docker_schema1(signed: bool) -> Self {
-        Self(Text::Known(if signed {
-            DOCKER_SCHEMA1_SIGNED
-        } else {
-            DOCKER_SCHEMA1
-        }))
+        Self(Text::Known(if signed { DOCKER_SCHEMA1_SIGNED } else { DOCKER_SCHEMA1 }))
     }
 
     /// Returns [`OCTET_STREAM`].
@@ -120,15 +116,10 @@ impl FromStr for MediaType {
             return Err(MediaTypeError::Empty);
         }
         if essence.len() > MEDIA_TYPE_BYTES_MAX {
-            return Err(MediaTypeError::TooLong {
-                shown: excerpt(essence),
-                bytes: essence.len(),
-            });
+            return Err(MediaTypeError::TooLong { shown: excerpt(essence), bytes: essence.len() });
         }
         if !essence.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(MediaTypeError::Character {
-                shown: excerpt(essence),
-            });
+            return Err(MediaTypeError::Character { shown: excerpt(essence) });
         }
         Ok(Self(Text::Other(essence.into())))
     }
@@ -182,10 +173,7 @@ mod tests {
 
     #[test]
     fn parameters_and_spaces_are_dropped() {
-        for text in [
-            OCI_INDEX,
-            " application/vnd.oci.image.index.v1+json ; charset=utf-8",
-        ] {
+        for text in [OCI_INDEX, " application/vnd.oci.image.index.v1+json ; charset=utf-8"] {
             let media_type: MediaType = text.parse().expect("valid");
             assert_eq!(media_type, MediaType::oci_index());
             assert_eq!(media_type.to_string(), OCI_INDEX);
@@ -197,28 +185,18 @@ mod tests {
         assert_eq!("".parse::<MediaType>(), Err(MediaTypeError::Empty));
         assert_eq!(" ;charset=utf-8".parse::<MediaType>(), Err(MediaTypeError::Empty));
         for text in ["a/b\r\nSet-Cookie: x", "a b/c", "a/\u{e9}", "a/\0"] {
-            assert!(
-                matches!(text.parse::<MediaType>(), Err(MediaTypeError::Character { .. })),
-                "{text:?}"
-            );
+            assert!(matches!(text.parse::<MediaType>(), Err(MediaTypeError::Character { .. })), "{text:?}");
         }
         let long = format!("a/{}", "x".repeat(253));
         assert!(long.parse::<MediaType>().is_ok());
-        assert!(matches!(
-            format!("{long}x").parse::<MediaType>(),
-            Err(MediaTypeError::TooLong { .. })
-        ));
+        assert!(matches!(format!("{long}x").parse::<MediaType>(), Err(MediaTypeError::TooLong { .. })));
     }
 
     #[test]
     fn only_lists_of_manifests_are_indexes() {
         for known in KNOWN {
             let media_type: MediaType = known.parse().expect("valid");
-            assert_eq!(
-                media_type.is_index(),
-                [OCI_INDEX, DOCKER_LIST].contains(&known),
-                "{known}"
-            );
+            assert_eq!(media_type.is_index(), [OCI_INDEX, DOCKER_LIST].contains(&known), "{known}");
         }
     }
 

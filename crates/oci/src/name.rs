@@ -42,15 +42,9 @@ impl FromStr for RepositoryName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         if text.len() > NAME_BYTES_MAX {
-            return Err(NameError::TooLong {
-                shown: excerpt(text),
-                bytes: text.len(),
-            });
+            return Err(NameError::TooLong { shown: excerpt(text), bytes: text.len() });
         }
-        if text
-            .split('/')
-            .all(|component| is_component(component.as_bytes()))
-        {
+        if text.split('/').all(|component| is_component(component.as_bytes())) {
             Ok(Self(text.into()))
         } else {
             Err(NameError::Grammar { shown: excerpt(text) })
@@ -62,10 +56,7 @@ impl FromStr for RepositoryName {
 fn is_component(bytes: &[u8]) -> bool {
     let mut rest = bytes;
     loop {
-        let word = rest
-            .iter()
-            .take_while(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'))
-            .count();
+        let word = rest.iter().take_while(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9')).count();
         if word == 0 {
             return false;
         }
@@ -99,20 +90,13 @@ impl FromStr for Tag {
 
     fn from_str(text: &str) -> Result<Self, TagError> {
         if text.len() > TAG_BYTES_MAX {
-            return Err(TagError::TooLong {
-                shown: excerpt(text),
-                bytes: text.len(),
-            });
+            return Err(TagError::TooLong { shown: excerpt(text), bytes: text.len() });
         }
         let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
         let Some((first, rest)) = text.as_bytes().split_first() else {
             return Err(TagError::Empty);
         };
-        if is_word(first)
-            && rest
-                .iter()
-                .all(|byte| is_word(byte) || matches!(byte, b'.' | b'-'))
-        {
+        if is_word(first) && rest.iter().all(|byte| is_word(byte) || matches!(byte, b'.' | b'-')) {
             Ok(Self(text.into()))
         } else {
             Err(TagError::Grammar { shown: excerpt(text) })
@@ -228,10 +212,7 @@ mod tests {
             "a1.b-2__c/d",
             "docker.io/library/nginx",
         ] {
-            assert_eq!(
-                text.parse::<RepositoryName>().map(|name| name.to_string()),
-                Ok(text.to_owned())
-            );
+            assert_eq!(text.parse::<RepositoryName>().map(|name| name.to_string()), Ok(text.to_owned()));
         }
         for text in [
             "",
@@ -265,10 +246,7 @@ mod tests {
             "\u{e9}",
             "_catalog",
         ] {
-            assert!(
-                matches!(text.parse::<RepositoryName>(), Err(NameError::Grammar { .. })),
-                "{text:?}"
-            );
+            assert!(matches!(text.parse::<RepositoryName>(), Err(NameError::Grammar { .. })), "{text:?}");
         }
     }
 
@@ -283,28 +261,11 @@ mod tests {
 
     #[test]
     fn tags_follow_the_grammar() {
-        for text in [
-            "latest",
-            "3.20",
-            "_",
-            "A",
-            "a..b",
-            "sha256-0a.sig",
-            "v1.0-rc_1",
-            "0--",
-        ] {
-            assert_eq!(
-                text.parse::<Tag>().map(|tag| tag.to_string()),
-                Ok(text.to_owned())
-            );
+        for text in ["latest", "3.20", "_", "A", "a..b", "sha256-0a.sig", "v1.0-rc_1", "0--"] {
+            assert_eq!(text.parse::<Tag>().map(|tag| tag.to_string()), Ok(text.to_owned()));
         }
-        for text in [
-            ".", "..", ".a", "-a", "a/b", "a:b", "a b", "a+b", "a%2e", "a\0", "\u{e9}",
-        ] {
-            assert!(
-                matches!(text.parse::<Tag>(), Err(TagError::Grammar { .. })),
-                "{text:?}"
-            );
+        for text in [".", "..", ".a", "-a", "a/b", "a:b", "a b", "a+b", "a%2e", "a\0", "\u{e9}"] {
+            assert!(matches!(text.parse::<Tag>(), Err(TagError::Grammar { .. })), "{text:?}");
         }
         assert_eq!("".parse::<Tag>(), Err(TagError::Empty));
     }
@@ -312,10 +273,7 @@ mod tests {
     #[test]
     fn a_tag_has_128_bytes_at_most() {
         assert!("a".repeat(128).parse::<Tag>().is_ok());
-        assert!(matches!(
-            "a".repeat(129).parse::<Tag>(),
-            Err(TagError::TooLong { bytes: 129, .. })
-        ));
+        assert!(matches!("a".repeat(129).parse::<Tag>(), Err(TagError::TooLong { bytes: 129, .. })));
     }
 
     #[test]
@@ -328,11 +286,7 @@ mod tests {
             ("..", None),
             ("[::1]:5000", None),
         ] {
-            assert_eq!(
-                name.joined(prefix).ok().as_ref().map(RepositoryName::as_str),
-                wanted,
-                "{prefix}"
-            );
+            assert_eq!(name.joined(prefix).ok().as_ref().map(RepositoryName::as_str), wanted, "{prefix}");
         }
         let long: RepositoryName = "a".repeat(255).parse().expect("valid");
         assert!(matches!(long.joined("ghcr.io"), Err(NameError::TooLong { .. })));
@@ -340,14 +294,9 @@ mod tests {
 
     #[test]
     fn errors_are_short_and_on_one_line() {
-        let error = format!("{}\n\u{1b}[31m", "x".repeat(100))
-            .repeat(2)
-            .parse::<RepositoryName>();
+        let error = format!("{}\n\u{1b}[31m", "x".repeat(100)).repeat(2).parse::<RepositoryName>();
         let message = error.expect_err("invalid").to_string();
-        assert!(
-            message.len() < 300 && !message.contains(char::is_control),
-            "{message}"
-        );
+        assert!(message.len() < 300 && !message.contains(char::is_control), "{message}");
     }
 
     proptest! {

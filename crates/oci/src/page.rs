@@ -39,20 +39,9 @@ mod tests {
             (None, None, ""),
             (Some(0), None, "n=0"),
             (None, Some("3.20"), "last=3.20"),
-            (
-                Some(10),
-                Some("a/b&n=1 \u{e9}%"),
-                "n=10&last=a%2Fb%26n%3D1%20%C3%A9%25",
-            ),
+            (Some(10), Some("a/b&n=1 \u{e9}%"), "n=10&last=a%2Fb%26n%3D1%20%C3%A9%25"),
         ] {
-            assert_eq!(
-                Page {
-                    n,
-                    last: last.map(str::to_owned)
-                }
-                .to_query(),
-                query
-            );
+            assert_eq!(Page { n, last: last.map(str::to_owned) }.to_query(), query);
         }
     }
 }

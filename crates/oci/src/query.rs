@@ -100,17 +100,11 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Fault> {
         decoded.push(char::from(high << 4 | low));
         decoded.push_str(&part[2..]);
     }
-    if visible(&decoded) {
-        Ok(Cow::Owned(decoded))
-    } else {
-        Err(FAULT)
-    }
+    if visible(&decoded) { Ok(Cow::Owned(decoded)) } else { Err(FAULT) }
 }
 
 fn hex(digit: &u8) -> Option<u8> {
-    char::from(*digit)
-        .to_digit(16)
-        .and_then(|value| u8::try_from(value).ok())
+    char::from(*digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
 }
 
 /// Appends `value` with everything but RFC 3986's unreserved characters escaped.
@@ -143,26 +137,15 @@ mod tests {
 
     #[test]
     fn a_plus_is_a_plus() {
-        for text in [
-            "artifactType=application/x+json",
-            "artifactType=application%2Fx%2Bjson",
-        ] {
+        for text in ["artifactType=application/x+json", "artifactType=application%2Fx%2Bjson"] {
             let query = Query::parse(text).expect("valid");
-            assert_eq!(
-                decoded(query.artifact_type()),
-                Ok(Some("application/x+json".to_owned()))
-            );
+            assert_eq!(decoded(query.artifact_type()), Ok(Some("application/x+json".to_owned())));
         }
     }
 
     #[test]
     fn several_filters_are_none() {
-        assert_eq!(
-            Query::parse("artifactType=a&artifactType=b")
-                .expect("valid")
-                .artifact_type(),
-            None
-        );
+        assert_eq!(Query::parse("artifactType=a&artifactType=b").expect("valid").artifact_type(), None);
     }
 
     #[test]

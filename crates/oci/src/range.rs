@@ -161,11 +161,7 @@ mod tests {
     const NOTHING: Selection = Selection::Unsatisfiable;
 
     fn span(start: u64, end: u64) -> Span {
-        Span {
-            start,
-            end,
-            open_ended: false,
-        }
+        Span { start, end, open_ended: false }
     }
 
     fn one(start: u64, end: u64) -> Selection {
@@ -173,11 +169,7 @@ mod tests {
     }
 
     fn open(start: u64, end: u64) -> Selection {
-        Selection::Single(Span {
-            start,
-            end,
-            open_ended: true,
-        })
+        Selection::Single(Span { start, end, open_ended: true })
     }
 
     #[test]

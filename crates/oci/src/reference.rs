@@ -18,11 +18,7 @@ impl FromStr for Reference {
 
     /// Reads a digest where there is a colon, which no tag has, and a tag otherwise.
     fn from_str(text: &str) -> Result<Self, ReferenceError> {
-        if text.contains(':') {
-            Ok(Self::Digest(text.parse()?))
-        } else {
-            Ok(Self::Tag(text.parse()?))
-        }
+        if text.contains(':') { Ok(Self::Digest(text.parse()?)) } else { Ok(Self::Tag(text.parse()?)) }
     }
 }
 
@@ -75,23 +71,14 @@ mod tests {
         let digest = Digest::of(crate::Algorithm::Sha256, b"");
         assert_eq!(digest.to_string().parse(), Ok(Reference::Digest(digest)));
         assert!(matches!("latest".parse(), Ok(Reference::Tag(tag)) if tag.as_str() == "latest"));
-        assert!(matches!(
-            "sha256:bad".parse::<Reference>(),
-            Err(ReferenceError::Digest(_))
-        ));
+        assert!(matches!("sha256:bad".parse::<Reference>(), Err(ReferenceError::Digest(_))));
         assert!(matches!(".bad".parse::<Reference>(), Err(ReferenceError::Tag(_))));
-        assert!(matches!(
-            "".parse::<Reference>(),
-            Err(ReferenceError::Tag(TagError::Empty))
-        ));
+        assert!(matches!("".parse::<Reference>(), Err(ReferenceError::Tag(TagError::Empty))));
     }
 
     #[test]
     fn a_reference_is_shown_as_it_was_written() {
-        for text in [
-            "3.20",
-            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-        ] {
+        for text in ["3.20", "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"] {
             assert_eq!(text.parse::<Reference>().expect("valid").to_string(), text);
         }
     }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     clock::Clock,
+    flight::{Flights, Landed},
     index::Index,
     metrics::Metrics,
     source::{Origin, SourceError},
@@ -24,7 +25,6 @@ mod blob;
 mod discovery;
 mod error;
 mod fill;
-mod flight;
 mod freshness;
 mod housekeeping;
 mod manifest;
@@ -38,7 +38,6 @@ pub use error::Error;
 
 use absent::Absent;
 use fill::Fills;
-use flight::{Flights, Landed};
 
 /// How a request was answered: the log's word, the metric's label, and what `Cache-Status` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -8,7 +8,6 @@
 mod address;
 mod body;
 mod connect;
-mod flight;
 mod names;
 mod proxy;
 
@@ -27,7 +26,6 @@ use hyper_util::{
 };
 use tokio::time::{Instant, timeout_at};
 
-pub(crate) use self::flight::Flights;
 pub use self::{
     address::is_public,
     body::{Steady, collect},
@@ -38,9 +36,10 @@ use self::{
     names::Names,
 };
 
-/// How much of an answer one connection holds in memory, and how long an answer's head may be, in bytes. Two hundred
-/// fills at once must fit 64 MiB; larger buffers were not faster on loopback.
-const READ_BUFFER_BYTES: usize = 64 << 10;
+/// How much of an answer one connection reads at once, and how long an answer's head may be, in bytes. Measured on
+/// loopback, for 200 answers at once: 17 MB of memory, against 31 MB with 64 KiB; 1.5 GB/s over one connection, which is
+/// three times what can be hashed.
+const READ_BUFFER_BYTES: usize = 32 << 10;
 /// How long an unused connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 /// How many unused connections are kept for one host.

@@ -33,7 +33,7 @@ mod pull;
 mod respond;
 
 use access::Accounts;
-use connection::{Connection, Shared};
+use connection::{Connection, Refused, Shared};
 use pull::{Caller, Pulls};
 
 /// Bytes of a request's head; clients send some hundred, a hostile one as much as it may.
@@ -59,6 +59,7 @@ pub struct Limits {
 /// Serves pulls.
 pub struct Server {
     pulls: Arc<Pulls>,
+    accounts: Arc<Accounts>,
     limits: Limits,
     metrics: Arc<Metrics>,
     slots: Arc<Semaphore>,
@@ -68,9 +69,10 @@ pub struct Server {
 impl Server {
     /// Returns a server of pulls from this cache.
     pub fn new(route: Route, cache: Cache, log: AccessLog, metrics: Arc<Metrics>, limits: Limits) -> Self {
-        let accounts = Accounts { log, metrics: Arc::clone(&metrics) };
+        let accounts = Arc::new(Accounts { log, metrics: Arc::clone(&metrics) });
         Self {
-            pulls: Arc::new(Pulls::new(route, cache, accounts)),
+            pulls: Arc::new(Pulls::new(route, cache, Arc::clone(&accounts))),
+            accounts,
             limits,
             metrics,
             slots: Arc::new(Semaphore::new(limits.connections_max)),
@@ -81,9 +83,11 @@ impl Server {
     /// Accepts and serves connections until the future is dropped.
     pub async fn accept(&self, listener: &TcpListener) {
         loop {
-            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
             match listener.accept().await {
-                Ok((tcp, address)) => self.serve(tcp, address, slot),
+                Ok((tcp, address)) => {
+                    let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
+                    self.serve(tcp, address, slot);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -109,7 +113,8 @@ impl Server {
             let (pulls, caller) = (Arc::clone(&pulls), caller.clone());
             async move { Ok::<_, std::convert::Infallible>(pulls.answer(&request, &caller).await) }
         });
-        let connection = Connection::new(tcp, shared, self.limits.stall_timeout);
+        let refused = Refused { accounts: Arc::clone(&self.accounts), address };
+        let connection = Connection::new(tcp, shared, refused, self.limits.stall_timeout);
         let served = self.builder().serve_connection(connection, service).into_owned();
         let served = self.graceful.watch(served);
         let open = Under::way(&self.metrics.connections);

@@ -54,6 +54,8 @@ pub struct Index {
     /// The tags that name a manifest which is not linked yet: a client asks what a tag names before it asks for that.
     awaiting: Cache<(RepositoryName, Digest), Vec<Tag>>,
     memberships: Cache<(RepositoryName, Digest), Membership>,
+    /// Those of them that the tree has; of the others only a manifest says so.
+    links: Cache<(RepositoryName, Digest), ()>,
     file_states: Cache<Digest, FileState>,
     uses: Cache<Digest, Wall>,
 }
@@ -69,6 +71,7 @@ impl Index {
             tags: Cache::new(REMEMBERED_MAX),
             awaiting: Cache::new(AWAITING_MAX),
             memberships: Cache::new(REMEMBERED_MAX),
+            links: Cache::new(REMEMBERED_MAX),
             file_states: Cache::new(REMEMBERED_MAX),
             uses: Cache::new(REMEMBERED_MAX),
         })
@@ -184,12 +187,25 @@ impl Index {
     pub fn link(&self, repository: &RepositoryName, digest: &Digest, as_what: Membership) -> io::Result<()> {
         self.memberships.insert((repository.clone(), *digest), as_what);
         self.tree.link(repository, digest, as_what)?;
+        self.links.insert((repository.clone(), *digest), ());
         if as_what == Membership::Manifest { self.write_awaiting_tags(repository, digest) } else { Ok(()) }
+    }
+
+    /// Notes, in memory alone, that the repository has this content, which is about to be stored.
+    pub fn expect(&self, repository: &RepositoryName, digest: &Digest, as_what: Membership) {
+        self.memberships.insert((repository.clone(), *digest), as_what);
+    }
+
+    /// Returns whether the tree is remembered to say that the repository has this content.
+    pub fn is_linked_in_memory(&self, repository: &RepositoryName, digest: &Digest) -> bool {
+        self.links.get(&(repository.clone(), *digest)).is_some()
     }
 
     /// Takes the content out of the repository.
     pub fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> io::Result<()> {
-        self.memberships.remove(&(repository.clone(), *digest));
+        let key = (repository.clone(), *digest);
+        self.memberships.remove(&key);
+        self.links.remove(&key);
         self.tree.unlink(repository, digest)
     }
 
@@ -200,6 +216,10 @@ impl Index {
         manifest: &Descriptor,
         names: Vec<(Digest, u64, Membership)>,
     ) {
+        // Clients ask for what a manifest names at once, before the database has it.
+        for (digest, _, as_what) in &names {
+            self.expect(repository, digest, *as_what);
+        }
         self.database
             .write(Write::Manifest { digest: manifest.digest, media_type: manifest.media_type.clone() });
         self.database.write(Write::Names { repository: repository.clone(), names });

@@ -16,6 +16,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod egress;
+mod flight;
 pub mod http;
 pub mod index;
 pub mod log;

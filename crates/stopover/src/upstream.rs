@@ -266,7 +266,7 @@ impl Source for Upstream {
         start: u64,
         end: Option<u64>,
     ) -> Answer<'a, BlobStream> {
-        Box::pin(self.open_blob(repository, digest, start, end))
+        Box::pin(self.open_blob(repository, digest, start, end, Instant::now() + ANSWER_MAX))
     }
 
     fn tags<'a>(&'a self, repository: &'a RepositoryName, page: &'a Page) -> Answer<'a, TagPage> {
@@ -287,7 +287,7 @@ fn described(headers: &HeaderMap, reference: &Reference) -> Option<Descriptor> {
     let said = headers.get(DOCKER_CONTENT_DIGEST).and_then(|value| value.to_str().ok()?.parse().ok());
     let digest: Digest = match reference {
         Reference::Tag(_) => said?,
-        Reference::Digest(asked) => said.is_none_or(|said| said == *asked).then(|| *asked)?,
+        Reference::Digest(asked) => said.is_none_or(|said| said == *asked).then_some(*asked)?,
     };
     let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?.parse().ok()?;
     Some(Descriptor { media_type, digest, size: number(headers, CONTENT_LENGTH)? })

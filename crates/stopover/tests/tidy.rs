@@ -199,12 +199,12 @@ fn the_documents_name_every_key_and_none_that_is_not() {
         .collect();
     for name in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/request-handling.md"] {
         let text = read(name);
-        for unknown in variables(&text).difference(&keys) {
-            panic!("{name} names {unknown}, which is no key");
-        }
+        let unknown: Vec<String> = variables(&text).difference(&keys).cloned().collect();
+        assert!(unknown.is_empty(), "{name} names {unknown:?}, which are no keys");
         for word in text.split('`').skip(1).step_by(2) {
             let is_key = |(section, key): (&str, &str)| {
-                sections.contains(section) && key.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+                sections.contains(section)
+                    && key.bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase())
             };
             let names_a_file = word.ends_with(".rs") || word.ends_with(".md");
             if !names_a_file && word.split_once('.').is_some_and(is_key) {
@@ -219,5 +219,8 @@ fn a_planted_fault_is_found() {
     let code = "\n#[cfg(test)]\nmod tests { fn f() { x.unwrap(); } }\nfn g() { y.unwrap(); dbg!(z); }\n";
     let wrong = banned(&outside_tests(&tokens(code)));
     assert_eq!(wrong.len(), 2, "{wrong:?}");
-    assert!(wrong[0].starts_with("line 4: `.unwrap()`") && wrong[1].starts_with("line 4: `dbg!`"), "{wrong:?}");
+    assert!(
+        wrong[0].starts_with("line 4: `.unwrap()`") && wrong[1].starts_with("line 4: `dbg!`"),
+        "{wrong:?}"
+    );
 }

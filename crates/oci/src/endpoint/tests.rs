@@ -24,66 +24,34 @@ fn digest() -> Digest {
 }
 
 fn manifest(repository: &str, reference: &str) -> Endpoint {
-    Endpoint::Manifest {
-        name: name(repository),
-        reference: reference.parse().expect("a valid reference"),
-    }
+    Endpoint::Manifest { name: name(repository), reference: reference.parse().expect("a valid reference") }
 }
 
 fn blob(repository: &str) -> Endpoint {
-    Endpoint::Blob {
-        name: name(repository),
-        digest: digest(),
-    }
+    Endpoint::Blob { name: name(repository), digest: digest() }
 }
 
 fn tags(repository: &str) -> Endpoint {
-    Endpoint::Tags {
-        name: name(repository),
-        page: Page::default(),
-    }
+    Endpoint::Tags { name: name(repository), page: Page::default() }
 }
 
 #[test]
 fn every_endpoint_is_found() {
-    let referrers = Endpoint::Referrers {
-        name: name("a"),
-        digest: digest(),
-        artifact_type: None,
-    };
+    let referrers = Endpoint::Referrers { name: name("a"), digest: digest(), artifact_type: None };
     for (path, wanted) in [
         ("/", Endpoint::Root),
         ("/v2", Endpoint::Version),
         ("/v2/", Endpoint::Version),
         ("/v2/_catalog", Endpoint::Catalog),
-        (
-            "/v2/library/alpine/manifests/3.20",
-            manifest("library/alpine", "3.20"),
-        ),
-        (
-            &format!("/v2/library/alpine/manifests/{DIGEST}"),
-            manifest("library/alpine", DIGEST),
-        ),
-        (
-            &format!("/v2/library/alpine/blobs/{DIGEST}"),
-            blob("library/alpine"),
-        ),
+        ("/v2/library/alpine/manifests/3.20", manifest("library/alpine", "3.20")),
+        (&format!("/v2/library/alpine/manifests/{DIGEST}"), manifest("library/alpine", DIGEST)),
+        (&format!("/v2/library/alpine/blobs/{DIGEST}"), blob("library/alpine")),
         ("/v2/library/alpine/tags/list", tags("library/alpine")),
         (&format!("/v2/a/referrers/{DIGEST}"), referrers),
-        (
-            "/v2/localhost/a/manifests/latest",
-            manifest("localhost/a", "latest"),
-        ),
+        ("/v2/localhost/a/manifests/latest", manifest("localhost/a", "latest")),
     ] {
         assert_eq!(get(path), Ok(wanted.clone()), "{path}");
-        assert_eq!(
-            Target::parse("HEAD", path, None),
-            Ok(Target {
-                endpoint: wanted,
-                ns: None
-            }),
-            "{path}"
-        );
+        assert_eq!(Target::parse("HEAD", path, None), Ok(Target { endpoint: wanted, ns: None }), "{path}");
     }
 }
 
@@ -91,14 +59,8 @@ fn every_endpoint_is_found() {
 fn a_repository_named_like_a_route_is_routed_right() {
     for (path, wanted) in [
         ("/v2/a/blobs/b/manifests/latest", manifest("a/blobs/b", "latest")),
-        (
-            "/v2/a/manifests/b/manifests/latest",
-            manifest("a/manifests/b", "latest"),
-        ),
-        (
-            "/v2/manifests/manifests/manifests",
-            manifest("manifests", "manifests"),
-        ),
+        ("/v2/a/manifests/b/manifests/latest", manifest("a/manifests/b", "latest")),
+        ("/v2/manifests/manifests/manifests", manifest("manifests", "manifests")),
         ("/v2/tags/list/tags/list", tags("tags/list")),
         ("/v2/a/tags/manifests/list", manifest("a/tags", "list")),
         (&format!("/v2/a/manifests/blobs/{DIGEST}"), blob("a/manifests")),
@@ -111,10 +73,7 @@ fn a_repository_named_like_a_route_is_routed_right() {
 #[test]
 fn a_colon_may_be_escaped_and_nothing_else() {
     for escape in ["%3A", "%3a"] {
-        assert_eq!(
-            get(&format!("/v2/a/blobs/{}", DIGEST.replace(':', escape))),
-            Ok(blob("a"))
-        );
+        assert_eq!(get(&format!("/v2/a/blobs/{}", DIGEST.replace(':', escape))), Ok(blob("a")));
         let path = format!("/v2/a/manifests/{}", DIGEST.replace(':', escape));
         assert_eq!(get(&path), Ok(manifest("a", DIGEST)));
     }
@@ -132,11 +91,7 @@ fn a_colon_may_be_escaped_and_nothing_else() {
         "/v2%3A/",
         "/%76%32/",
     ] {
-        assert!(
-            matches!(get(path), Err(EndpointError::Path { .. })),
-            "{path}: {:?}",
-            get(path)
-        );
+        assert!(matches!(get(path), Err(EndpointError::Path { .. })), "{path}: {:?}", get(path));
     }
 }
 
@@ -250,16 +205,9 @@ fn the_registry_meant_is_passed_on() {
 #[test]
 fn queries_that_say_two_things_are_refused() {
     let long = "x".repeat(QUERY_BYTES_MAX + 1);
-    for query in [
-        "ns=a&ns=b",
-        "ns=a&ns=a",
-        "n=1&n=2",
-        "last=a&last=",
-        "ns=a%00",
-        "ns=%",
-        "n%73=a&ns=b",
-        &long,
-    ] {
+    for query in
+        ["ns=a&ns=b", "ns=a&ns=a", "n=1&n=2", "last=a&last=", "ns=a%00", "ns=%", "n%73=a&ns=b", &long]
+    {
         let error = get_with("/v2/a/tags/list", query).expect_err(query);
         assert!(matches!(error, EndpointError::Query { .. }), "{query}: {error:?}");
     }
@@ -275,26 +223,13 @@ fn pages_of_tags_are_read_and_bounded() {
         ("n=1000000000000", Some(N_MAX), None),
     ] {
         let target = get_with("/v2/a/tags/list", query).expect(query);
-        let page = Page {
-            n,
-            last: last.map(str::to_owned),
-        };
-        assert_eq!(
-            target.endpoint,
-            Endpoint::Tags {
-                name: name("a"),
-                page
-            },
-            "{query}"
-        );
+        let page = Page { n, last: last.map(str::to_owned) };
+        assert_eq!(target.endpoint, Endpoint::Tags { name: name("a"), page }, "{query}");
     }
     for query in ["n=-1", "n=", "n=ten", "n=1.5", "n=%2B1"] {
         let error = get_with("/v2/a/tags/list", query).expect_err(query);
         assert_eq!(error.code(), ErrorCode::PaginationNumberInvalid, "{query}");
-        assert!(
-            get_with("/v2/a/manifests/latest", query).is_ok(),
-            "n means nothing here: {query}"
-        );
+        assert!(get_with("/v2/a/manifests/latest", query).is_ok(), "n means nothing here: {query}");
     }
 }
 
@@ -303,14 +238,7 @@ fn referrers_may_be_filtered() {
     let path = format!("/v2/a/referrers/{DIGEST}");
     let target = get_with(&path, "artifactType=application%2Fspdx%2Bjson&ns=x").expect("valid");
     let artifact_type = Some("application/spdx+json".to_owned());
-    assert_eq!(
-        target.endpoint,
-        Endpoint::Referrers {
-            name: name("a"),
-            digest: digest(),
-            artifact_type
-        }
-    );
+    assert_eq!(target.endpoint, Endpoint::Referrers { name: name("a"), digest: digest(), artifact_type });
 }
 
 proptest! {

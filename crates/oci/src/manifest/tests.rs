@@ -48,11 +48,7 @@ fn read(content_type: Option<&str>, document: &Value) -> Result<Manifest, Manife
 }
 
 fn type_of(content_type: Option<&str>, document: &Value) -> String {
-    read(content_type, document)
-        .expect("valid")
-        .descriptor
-        .media_type
-        .to_string()
+    read(content_type, document).expect("valid").descriptor.media_type.to_string()
 }
 
 fn contents(document: &Value) -> Result<Contents, ManifestError> {
@@ -75,18 +71,10 @@ fn the_content_type_and_the_document_agree_on_the_media_type() {
     for (content_type, document, wanted) in [
         (Some(OCI_INDEX), index(Some(OCI_INDEX)), OCI_INDEX),
         (Some(OCI_INDEX), index(None), OCI_INDEX),
-        (
-            Some("application/vnd.oci.image.index.v1+json; charset=utf-8"),
-            index(None),
-            OCI_INDEX,
-        ),
+        (Some("application/vnd.oci.image.index.v1+json; charset=utf-8"), index(None), OCI_INDEX),
         (Some(DOCKER_LIST), index(None), DOCKER_LIST),
         (Some(OCI_MANIFEST), image(Some("")), OCI_MANIFEST),
-        (
-            Some(DOCKER_MANIFEST),
-            image(Some(DOCKER_MANIFEST)),
-            DOCKER_MANIFEST,
-        ),
+        (Some(DOCKER_MANIFEST), image(Some(DOCKER_MANIFEST)), DOCKER_MANIFEST),
         (Some(UNKNOWN), json!({"config": "of another kind"}), UNKNOWN),
     ] {
         assert_eq!(type_of(content_type, &document), wanted);
@@ -97,23 +85,14 @@ fn the_content_type_and_the_document_agree_on_the_media_type() {
         ("text/html", image(Some(OCI_MANIFEST))),
         (UNKNOWN, image(Some(OCI_MANIFEST))),
     ] {
-        assert!(matches!(
-            read(Some(content_type), &document),
-            Err(ManifestError::MediaTypes { .. })
-        ));
+        assert!(matches!(read(Some(content_type), &document), Err(ManifestError::MediaTypes { .. })));
     }
 }
 
 #[test]
 fn a_content_type_that_says_nothing_gives_way_to_the_document() {
-    let vague = [
-        "application/json",
-        "Application/JSON; charset=utf-8",
-        OCTET_STREAM,
-        "text/plain",
-        "",
-        "not a type",
-    ];
+    let vague =
+        ["application/json", "Application/JSON; charset=utf-8", OCTET_STREAM, "text/plain", "", "not a type"];
     for content_type in vague.into_iter().map(Some).chain([None]) {
         for (document, wanted) in [
             (index(Some(DOCKER_LIST)), DOCKER_LIST),
@@ -126,51 +105,29 @@ fn a_content_type_that_says_nothing_gives_way_to_the_document() {
         ] {
             assert_eq!(type_of(content_type, &document), wanted, "{content_type:?}");
         }
-        for document in [
-            json!({}),
-            json!({"errors": []}),
-            json!({"layers": []}),
-            json!({"config": {}}),
-        ] {
-            assert_eq!(
-                read(content_type, &document),
-                Err(ManifestError::UnknownShape),
-                "{document}"
-            );
+        for document in [json!({}), json!({"errors": []}), json!({"layers": []}), json!({"config": {}})] {
+            assert_eq!(read(content_type, &document), Err(ManifestError::UnknownShape), "{document}");
         }
     }
 }
 
 #[test]
 fn a_document_that_is_two_things_is_refused() {
-    for (key, value) in [
-        ("layers", json!([])),
-        ("config", json!({})),
-        ("fsLayers", json!([])),
-    ] {
+    for (key, value) in [("layers", json!([])), ("config", json!({})), ("fsLayers", json!([]))] {
         for media_type in [OCI_INDEX, OCI_MANIFEST, UNKNOWN] {
             let mut document = index(None);
             document[key] = value.clone();
-            assert_eq!(
-                read(Some(media_type), &document),
-                Err(ManifestError::Ambiguous),
-                "{key}"
-            );
+            assert_eq!(read(Some(media_type), &document), Err(ManifestError::Ambiguous), "{key}");
             document[key] = Value::Null;
             let ambiguous = matches!(read(Some(media_type), &document), Err(ManifestError::Ambiguous));
             assert!(!ambiguous, "a null {key} is none");
         }
     }
-    for (media_type, document) in [
-        (OCI_INDEX, image(None)),
-        (DOCKER_LIST, image(None)),
-        (OCI_MANIFEST, index(None)),
-    ] {
+    for (media_type, document) in
+        [(OCI_INDEX, image(None)), (DOCKER_LIST, image(None)), (OCI_MANIFEST, index(None))]
+    {
         assert!(
-            matches!(
-                read(Some(media_type), &document),
-                Err(ManifestError::Shape { .. })
-            ),
+            matches!(read(Some(media_type), &document), Err(ManifestError::Shape { .. })),
             "{media_type}"
         );
     }
@@ -197,10 +154,7 @@ fn what_is_not_a_json_object_is_refused() {
     ] {
         let error =
             Manifest::from_answer(Some(OCI_MANIFEST), text.into(), Algorithm::Sha256).expect_err(text);
-        let refused = matches!(
-            error,
-            ManifestError::NotAnObject { .. } | ManifestError::Malformed { .. }
-        );
+        let refused = matches!(error, ManifestError::NotAnObject { .. } | ManifestError::Malformed { .. });
         assert!(refused && error.to_string().len() < 400, "{text}: {error}");
     }
     // Refused or taken: it must only not overflow the stack.
@@ -211,10 +165,7 @@ fn what_is_not_a_json_object_is_refused() {
 #[test]
 fn errors_do_not_repeat_the_document() {
     let document = json!({"schemaVersion": 2, "manifests": "x".repeat(100_000)});
-    let error = read(Some(OCI_INDEX), &document)
-        .expect("kept")
-        .contents()
-        .expect_err("not a list");
+    let error = read(Some(OCI_INDEX), &document).expect("kept").contents().expect_err("not a list");
     assert!(error.to_string().len() < 300);
 }
 
@@ -224,43 +175,22 @@ fn a_manifest_has_4_mib_at_most() {
     let document = |size: usize| Bytes::from(format!("{{}}{}", " ".repeat(size - 2)));
     assert!(Manifest::from_answer(Some(UNKNOWN), document(size), Algorithm::Sha256).is_ok());
     let error = Manifest::from_answer(Some(UNKNOWN), document(size + 1), Algorithm::Sha256);
-    assert_eq!(
-        error,
-        Err(ManifestError::TooLarge {
-            size: MANIFEST_BYTES_MAX + 1
-        })
-    );
+    assert_eq!(error, Err(ManifestError::TooLarge { size: MANIFEST_BYTES_MAX + 1 }));
 }
 
 #[test]
 fn an_image_names_its_config_and_layers() {
-    let found = read(None, &image(None))
-        .expect("valid")
-        .contents()
-        .expect("valid");
-    let blobs: Vec<_> = found
-        .blobs
-        .iter()
-        .map(|blob| (blob.digest.to_string(), blob.size))
-        .collect();
+    let found = read(None, &image(None)).expect("valid").contents().expect("valid");
+    let blobs: Vec<_> = found.blobs.iter().map(|blob| (blob.digest.to_string(), blob.size)).collect();
     assert_eq!(blobs, [(digest("config"), 6), (digest("layer"), 5)]);
-    assert_eq!(
-        found.blobs[1].media_type.as_str(),
-        "application/vnd.oci.image.layer.v1.tar+gzip"
-    );
-    assert_eq!(
-        found.artifact_type.as_deref(),
-        Some("application/vnd.oci.image.config.v1+json")
-    );
+    assert_eq!(found.blobs[1].media_type.as_str(), "application/vnd.oci.image.layer.v1.tar+gzip");
+    assert_eq!(found.artifact_type.as_deref(), Some("application/vnd.oci.image.config.v1+json"));
     assert_eq!((found.manifests, found.subject), (Vec::new(), None));
 }
 
 #[test]
 fn an_index_names_its_manifests() {
-    let found = read(None, &index(None))
-        .expect("valid")
-        .contents()
-        .expect("valid");
+    let found = read(None, &index(None)).expect("valid").contents().expect("valid");
     assert_eq!(found.manifests.len(), 1);
     assert_eq!(found.manifests[0].media_type, MediaType::oci_manifest());
     assert_eq!(found.manifests[0].digest.to_string(), digest("child"));
@@ -273,10 +203,7 @@ fn an_artifact_names_its_subject_and_type() {
     document["subject"] = child(OCI_MANIFEST, "subject");
     document["artifactType"] = "application/spdx+json".into();
     let found = read(None, &document).expect("valid").contents().expect("valid");
-    assert_eq!(
-        found.subject.map(|subject| subject.digest.to_string()),
-        Some(digest("subject"))
-    );
+    assert_eq!(found.subject.map(|subject| subject.digest.to_string()), Some(digest("subject")));
     assert_eq!(found.artifact_type.as_deref(), Some("application/spdx+json"));
     let found =
         contents(&json!({"blobs": [child("a/b", "blob")], "subject": child(OCI_MANIFEST, "subject")}));
@@ -285,15 +212,9 @@ fn an_artifact_names_its_subject_and_type() {
 
 #[test]
 fn schema1_names_its_layers_without_sizes() {
-    let found = read(None, &schema1(json!([{}])))
-        .expect("valid")
-        .contents()
-        .expect("valid");
+    let found = read(None, &schema1(json!([{}]))).expect("valid").contents().expect("valid");
     assert_eq!(found.blobs.len(), 1);
-    assert_eq!(
-        (found.blobs[0].digest.to_string(), found.blobs[0].size),
-        (digest("layer"), 0)
-    );
+    assert_eq!((found.blobs[0].digest.to_string(), found.blobs[0].size), (digest("layer"), 0));
 }
 
 #[test]
@@ -305,11 +226,7 @@ fn layers_to_be_had_elsewhere_are_left_out() {
         (nondistributable, json!(["https://x"]), false),
         (foreign, json!([]), true),
         (foreign, Value::Null, true),
-        (
-            "application/vnd.oci.image.layer.v1.tar",
-            json!(["https://x"]),
-            true,
-        ),
+        ("application/vnd.oci.image.layer.v1.tar", json!(["https://x"]), true),
     ] {
         let mut layer = child(media_type, "layer");
         layer["urls"] = urls;
@@ -322,22 +239,11 @@ fn layers_to_be_had_elsewhere_are_left_out() {
 fn a_child_needs_a_digest_and_nothing_else() {
     let found =
         contents(&json!({"layers": [{"digest": digest("x"), "mediaType": "not a type"}]})).expect("valid");
-    assert_eq!(
-        (&found.blobs[0].media_type, found.blobs[0].size),
-        (&MediaType::octet_stream(), 0)
-    );
-    for bad in [
-        json!("sha256:bad"),
-        json!("md5:00"),
-        json!("sha256:../../etc"),
-        json!(""),
-    ] {
+    assert_eq!((&found.blobs[0].media_type, found.blobs[0].size), (&MediaType::octet_stream(), 0));
+    for bad in [json!("sha256:bad"), json!("md5:00"), json!("sha256:../../etc"), json!("")] {
         for field in ["layers", "manifests"] {
             let document = json!({field: [{"digest": bad, "size": 1}]});
-            assert!(
-                matches!(contents(&document), Err(ManifestError::Digest(_))),
-                "{document}"
-            );
+            assert!(matches!(contents(&document), Err(ManifestError::Digest(_))), "{document}");
         }
     }
 }
@@ -352,10 +258,7 @@ fn a_known_manifest_must_be_well_formed_and_an_unknown_one_need_not() {
     ];
     for document in documents {
         let known = read(Some(OCI_MANIFEST), &document).expect("kept").contents();
-        assert!(
-            matches!(known, Err(ManifestError::Malformed { .. })),
-            "{document}"
-        );
+        assert!(matches!(known, Err(ManifestError::Malformed { .. })), "{document}");
         assert_eq!(contents(&document), Ok(Contents::default()), "{document}");
     }
 }
@@ -363,17 +266,9 @@ fn a_known_manifest_must_be_well_formed_and_an_unknown_one_need_not() {
 #[test]
 fn a_manifest_names_4096_things_at_most() {
     let list = |count: usize| json!({"layers": vec![child("a/b", "x"); count]});
-    assert_eq!(
-        contents(&list(DESCRIPTORS_MAX)).expect("valid").blobs.len(),
-        DESCRIPTORS_MAX
-    );
+    assert_eq!(contents(&list(DESCRIPTORS_MAX)).expect("valid").blobs.len(), DESCRIPTORS_MAX);
     let error = contents(&list(DESCRIPTORS_MAX + 1));
-    assert_eq!(
-        error,
-        Err(ManifestError::TooMany {
-            count: DESCRIPTORS_MAX + 1
-        })
-    );
+    assert_eq!(error, Err(ManifestError::TooMany { count: DESCRIPTORS_MAX + 1 }));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     index::{FileState, Membership},
+    metrics::Under,
     source::Origin,
     store::{Stamp, Stored},
 };
@@ -55,8 +56,8 @@ impl Cache {
     pub async fn blob(&self, origin: &Origin, digest: &Digest) -> Result<Served<Blob>, Error> {
         let looked = self.look_for_blob(origin, digest).await?;
         if let Some(stored) = looked.stored {
-            self.entitle(origin, digest, looked.membership).await?;
-            return Ok(Served::new(self.stored_blob(stored), Outcome::Hit));
+            let outcome = self.entitle(origin, digest, looked.membership).await?;
+            return Ok(Served::new(self.stored_blob(stored), outcome));
         }
         if let Some(error) = self.parts.absent.find(origin, &digest.to_string()) {
             return Err(Error::Source(error));
@@ -78,7 +79,9 @@ impl Cache {
                     return Ok(Served::new(blob, outcome));
                 }
                 // What the registry refuses to one repository it may well give to this one.
-                Err(_) if anothers => {}
+                Err(_) if anothers && follower.fill().has_failed() => {}
+                // It was given up as this follower came.
+                Err(Error::Abandoned) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -88,8 +91,8 @@ impl Cache {
     pub async fn blob_size(&self, origin: &Origin, digest: &Digest) -> Result<Served<Option<u64>>, Error> {
         let looked = self.look_for_blob(origin, digest).await?;
         if let Some(stored) = looked.stored {
-            self.entitle(origin, digest, looked.membership).await?;
-            return Ok(Served::new(Some(stored.size()), Outcome::Hit));
+            let outcome = self.entitle(origin, digest, looked.membership).await?;
+            return Ok(Served::new(Some(stored.size()), outcome));
         }
         let text = digest.to_string();
         if let Some(error) = self.parts.absent.find(origin, &text) {
@@ -109,7 +112,7 @@ impl Cache {
             let is_manifest = membership == Some(Membership::Manifest)
                 || (membership.is_none() && parts.index.manifest_type(&wanted).is_some());
             let opened = if is_manifest { None } else { parts.open(&wanted) };
-            if known.is_none() && membership.is_some() && opened.is_some() {
+            if membership.is_some() && opened.is_some() && !parts.index.is_linked_in_memory(&name, &wanted) {
                 parts.link_blob(&name, &wanted);
             }
             let named_size = if opened.is_none() { parts.index.named_size(&name, &wanted) } else { None };
@@ -138,21 +141,24 @@ impl Cache {
     }
 
     /// Makes sure that the repository has the blob: bytes are shared between repositories, the right to them is not.
+    /// Returns whether that was known, or the registry had to say so.
     async fn entitle(
         &self,
         origin: &Origin,
         digest: &Digest,
         membership: Option<Membership>,
-    ) -> Result<(), Error> {
+    ) -> Result<Outcome, Error> {
         self.parts.index.used(digest);
-        if membership.is_some() {
-            return Ok(());
+        // A fill may have ended since the caller looked.
+        let known = || self.parts.index.membership_in_memory(&key(origin, *digest));
+        if membership.or_else(known).is_some() {
+            return Ok(Outcome::Hit);
         }
         let confirmed = origin.source.blob_size(&origin.repository, digest).await;
         self.noted(origin, &digest.to_string(), confirmed)?;
         let (name, digest) = key(origin, *digest);
         self.blocking(move |parts| parts.link_blob(&name, &digest)).await;
-        Ok(())
+        Ok(Outcome::Revalidated)
     }
 
     fn stored_blob(&self, stored: Stored) -> Blob {
@@ -253,6 +259,7 @@ impl Blob {
                     || (span.start == 0 && span.end == self.size)
                     || self.size <= TAIL_BYTES,
                 follower: follower.clone(),
+                _counted: Under::way(&self.cache.parts.metrics.followers),
             },
         };
         BlobReader { cache: self.cache.clone(), position: span.start, end: span.end, size: self.size, from }
@@ -270,7 +277,7 @@ pub struct BlobReader {
 
 enum Reading {
     Stored(Arc<File>),
-    Following { progress: watch::Receiver<Progress>, held: bool, follower: Follower },
+    Following { progress: watch::Receiver<Progress>, held: bool, follower: Follower, _counted: Under },
     Passing(Box<Pass>),
 }
 
@@ -312,7 +319,7 @@ impl BlobReader {
     fn step(&mut self) -> Step {
         match &mut self.from {
             Reading::Stored(file) => Step::Read { file: Arc::clone(file), until: self.end },
-            Reading::Following { progress, held, follower } => {
+            Reading::Following { progress, held, follower, .. } => {
                 let now = progress.borrow_and_update();
                 let right = now.end.as_ref().is_some_and(End::is_right);
                 let limit = if *held && !right {

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use oci::{Digest, Page, RepositoryName};
 use quick_cache::{Weighter, sync::Cache as Memory};
 
-use super::{Cache, Error, Outcome, Served, flight::Flights, freshness::serve_stale, key, manifest::report};
+use super::{Cache, Error, Outcome, Served, freshness::serve_stale, key, manifest::report};
 use crate::{
     clock::Wall,
+    flight::Flights,
     index::TagRecord,
     source::{Origin, SourceError, SourceErrorKind, TagPage},
 };

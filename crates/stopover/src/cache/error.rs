@@ -14,6 +14,9 @@ pub enum Error {
     /// kind of content.
     #[error("{0}")]
     Unknown(Arc<str>),
+    /// The fetch was given up since nobody waited for it.
+    #[error("the fetch was given up, since nobody waited for it")]
+    Abandoned,
     /// Something here broke that should not; the log says what.
     #[error("an internal task failed: {0}")]
     Internal(&'static str),

@@ -60,6 +60,11 @@ struct Followers {
     last_left: Instant,
 }
 
+/// What a follower that came too late has to wait for: the end of a fill that is being given up.
+fn size_or_end(progress: &Progress) -> bool {
+    progress.end.is_some() || (progress.size.is_some() && !progress.closing)
+}
+
 impl Fills {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self { running: Mutex::new(HashMap::new()) })
@@ -134,7 +139,7 @@ impl Fill {
     /// Returns the blob's size, once that is known; fails where the fill does.
     pub(super) async fn size(&self) -> Result<u64, Error> {
         let mut progress = self.progress.subscribe();
-        let known = progress.wait_for(|progress| progress.size.is_some() || progress.end.is_some());
+        let known = progress.wait_for(size_or_end);
         let Ok(known) = tokio::time::timeout(SIZE_WAIT_MAX, known).await else {
             return Err(Error::from(SourceError::new(
                 Arc::clone(&self.origin.registry),
@@ -149,7 +154,10 @@ impl Fill {
             (_, None) => Err(Error::from(SourceError::new(
                 Arc::clone(&self.origin.registry),
                 SourceErrorKind::BadAnswer,
-                format!("blob {}: the registry does not say how long it is, and the disk does not take it", self.digest),
+                format!(
+                    "blob {}: the registry does not say how long it is, and the disk does not take it",
+                    self.digest
+                ),
             ))),
         }
     }
@@ -164,7 +172,7 @@ impl Fill {
         matches!(self.progress.borrow().end, Some(End::Passing { .. }))
     }
 
-    fn has_failed(&self) -> bool {
+    pub(super) fn has_failed(&self) -> bool {
         matches!(self.progress.borrow().end, Some(End::Failed(_)))
     }
 
@@ -186,13 +194,18 @@ impl Fill {
         });
     }
 
-    /// Returns whether nobody follows, has not for a while, and going on would not be cheap.
-    fn is_abandoned(&self, position: u64, size: Option<u64>) -> bool {
+    /// Gives the fill up if nobody follows, has not for a while, and going on would not be cheap. Whoever comes after
+    /// waits for its end and begins another.
+    fn abandon(&self, position: u64, size: Option<u64>) -> bool {
         let followers = self.lock_followers();
         if followers.count > 0 || followers.last_left.elapsed() < ABANDONED_GRACE {
             return false;
         }
-        size.is_none_or(|size| position < size / 2 && size - position > LITTLE_LEFT_BYTES)
+        let dear = size.is_none_or(|size| position < size / 2 && size - position > LITTLE_LEFT_BYTES);
+        if dear {
+            self.progress.send_modify(|progress| progress.closing = true);
+        }
+        dear
     }
 
     fn lock_followers(&self) -> MutexGuard<'_, Followers> {

@@ -32,19 +32,20 @@ pub(super) fn serve_stale(
     freshness: &Freshness,
     error: SourceErrorKind,
 ) -> bool {
-    let bound = match error {
+    let (bound, is_refusal) = match error {
         SourceErrorKind::NotFound => return false,
-        SourceErrorKind::Unauthorized | SourceErrorKind::Denied => freshness.stale_if_denied,
+        SourceErrorKind::Unauthorized | SourceErrorKind::Denied => (freshness.stale_if_denied, true),
         SourceErrorKind::TooManyRequests
         | SourceErrorKind::Unsupported
         | SourceErrorKind::Unavailable
         | SourceErrorKind::Timeout
         | SourceErrorKind::BadAnswer
-        | SourceErrorKind::Refused => freshness.stale_if_error,
+        | SourceErrorKind::Refused => (freshness.stale_if_error, false),
     };
     // Where only the tree remembers the tag nobody knows when it was checked: an adopted volume, or a lost index. It
-    // is served, as registry:2 does, since the bound protects from old answers and not from unknown ones.
-    record.checked == Wall(0) || now.since(record.checked) <= bound
+    // is served, as registry:2 does, since the bound protects from old answers and not from unknown ones. A refusal is
+    // another matter: without a good check that is known there is no grace to count from it (P8).
+    (record.checked == Wall(0) && !is_refusal) || now.since(record.checked) <= bound
 }
 
 #[cfg(test)]
@@ -101,6 +102,7 @@ mod tests {
             (checked(now.0 - 3_601), SourceErrorKind::Denied, false),
             (checked(now.0 - 3_601), SourceErrorKind::Unauthorized, false),
             (checked(0), SourceErrorKind::Unavailable, true),
+            (checked(0), SourceErrorKind::Denied, false),
             (checked(now.0 + 50), SourceErrorKind::Unavailable, true),
         ];
         for (record, error, served) in table {

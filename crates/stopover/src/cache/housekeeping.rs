@@ -1,6 +1,6 @@
 //! What the cache does by itself: read the tree for what a new index lacks, and remove what nobody used for long.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use oci::Digest;
 
@@ -64,9 +64,25 @@ impl Parts {
         for digest in &unused {
             self.remove(digest);
         }
+        self.unlink_manifests(&unused);
         if !unused.is_empty() {
             tracing::info!(removed = unused.len(), ?ttl, "content that nobody used was removed");
         }
+    }
+
+    /// Takes removed manifests out of the repositories, so that no tag is moved to what is not there. Links of removed
+    /// blobs stay, as with registry:2: they say that the repository has the blob, which is so.
+    fn unlink_manifests(&self, removed: &[Digest]) {
+        if removed.is_empty() {
+            return;
+        }
+        let removed: HashSet<&Digest> = removed.iter().collect();
+        let walked = self.index.linked_manifests(&mut |repository, digest| {
+            if removed.contains(&digest) {
+                logged("a manifest was not unlinked", self.index.unlink(&repository, &digest));
+            }
+        });
+        logged("the tree was not read to its end; links of removed manifests stay", walked);
     }
 
     fn remove(&self, digest: &Digest) {

@@ -19,8 +19,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Resolution {
     named: Descriptor,
-    /// Whether the tag was known to name this before.
-    unchanged: bool,
+    how: Outcome,
 }
 
 /// A manifest and whether a source was asked for it.
@@ -60,8 +59,12 @@ impl Cache {
                 if let Some(manifest) = self.stored_manifest(origin, digest).await? {
                     return Ok(Served::new(manifest.descriptor.clone(), Outcome::Hit));
                 }
+                let text = digest.to_string();
+                if let Some(error) = self.parts.absent.find(origin, &text) {
+                    return Err(Error::Source(error));
+                }
                 let descriptor = origin.source.has_manifest(&origin.repository, digest).await;
-                Ok(Served::new(self.noted(origin, &digest.to_string(), descriptor)?, Outcome::Passed))
+                Ok(Served::new(self.noted(origin, &text, descriptor)?, Outcome::Passed))
             }
         }
     }
@@ -89,7 +92,8 @@ impl Cache {
         let mut found = self.manifest_by_digest(origin, &resolved.content.digest).await;
         if resolved.outcome == Outcome::Hit && found.as_ref().is_err_and(Error::is_not_found) {
             // What the tag named a moment ago is gone, here and at the registry: it names something else by now.
-            resolved = self.ask(origin, tag).await?;
+            let known = self.parts.index.tag_in_memory(&key(origin, tag.clone()));
+            resolved = self.ask(origin, tag, known.as_deref()).await?;
             found = self.manifest_by_digest(origin, &resolved.content.digest).await;
         }
         match found {
@@ -140,7 +144,7 @@ impl Cache {
                 Ok(Served::new(descriptor, Outcome::Hit))
             }
             (Action::Check, Some(record)) => self.check(origin, tag, &record).await,
-            _ => self.ask(origin, tag).await,
+            (_, known) => self.ask(origin, tag, known.as_deref()).await,
         }
     }
 
@@ -153,7 +157,7 @@ impl Cache {
     ) -> Result<Served<Descriptor>, Error> {
         let error = match self.failed_a_moment_ago(origin, tag) {
             Some(error) => error,
-            None => match self.ask_within_deadline(origin, tag).await {
+            None => match self.ask_within_deadline(origin, tag, record).await {
                 Err(Error::Source(error)) => {
                     let now = self.parts.clock.now();
                     self.parts.failed_checks.insert(key(origin, tag.clone()), (now, Arc::clone(&error)));
@@ -170,9 +174,14 @@ impl Cache {
         Ok(self.stale(&error, descriptor))
     }
 
-    async fn ask_within_deadline(&self, origin: &Origin, tag: &Tag) -> Result<Served<Descriptor>, Error> {
+    async fn ask_within_deadline(
+        &self,
+        origin: &Origin,
+        tag: &Tag,
+        record: &TagRecord,
+    ) -> Result<Served<Descriptor>, Error> {
         let deadline = origin.freshness.check_deadline;
-        tokio::time::timeout(deadline, self.ask(origin, tag)).await.unwrap_or_else(|_| {
+        tokio::time::timeout(deadline, self.ask(origin, tag, Some(record))).await.unwrap_or_else(|_| {
             let message = format!("no answer within {deadline:?}");
             Err(SourceError::new(Arc::clone(&origin.registry), SourceErrorKind::Timeout, message).into())
         })
@@ -185,20 +194,43 @@ impl Cache {
         (age < believed).then_some(error)
     }
 
-    /// Asks the registry what the tag names, once for all who ask.
-    async fn ask(&self, origin: &Origin, tag: &Tag) -> Result<Served<Descriptor>, Error> {
-        if let Some(error) = self.parts.absent.find(origin, tag.as_str()) {
-            return Err(Error::Source(error));
-        }
-        let (cache, from, asked_tag) = (self.clone(), origin.clone(), tag.clone());
+    /// Asks the registry what the tag names, once for all who ask. `known` is what the caller found wanting.
+    async fn ask(
+        &self,
+        origin: &Origin,
+        tag: &Tag,
+        known: Option<&TagRecord>,
+    ) -> Result<Served<Descriptor>, Error> {
+        let (cache, from, asked_tag, known) = (self.clone(), origin.clone(), tag.clone(), known.cloned());
         let flight = self.parts.tag_flights.run(key(origin, tag.clone()), || async move {
+            if let Some(resolution) = cache.resolved_meanwhile(&from, &asked_tag, known.as_ref()) {
+                return resolution;
+            }
             let resolved = from.source.resolve(&from.repository, &asked_tag).await;
             cache.tag_was_resolved(&from, &asked_tag, resolved).await
         });
         let landed = flight.await.ok_or(Error::Internal("resolving a tag"))?;
-        let resolution = landed.value?;
-        let outcome = if resolution.unchanged { Outcome::Revalidated } else { Outcome::Passed };
-        Ok(Served::new(resolution.named, outcome))
+        let Resolution { named, how } = landed.value.clone()?;
+        Ok(Served::new(named, landed.outcome(how)))
+    }
+
+    /// Returns what another flight brought between the caller's look at what is known and the start of this one.
+    fn resolved_meanwhile(
+        &self,
+        origin: &Origin,
+        tag: &Tag,
+        known: Option<&TagRecord>,
+    ) -> Option<Result<Resolution, Error>> {
+        if let Some(error) = self.parts.absent.find(origin, tag.as_str()) {
+            return Some(Err(Error::Source(error)));
+        }
+        let record = self.parts.index.tag_in_memory(&key(origin, tag.clone()))?;
+        let is_news = known != Some(&*record)
+            && decide(Some(&record), self.parts.clock.wall(), &origin.freshness) == Action::Serve;
+        let named = record.descriptor.clone().filter(|_| is_news)?;
+        let unchanged = known.is_some_and(|known| known.digest == named.digest);
+        let how = if unchanged { Outcome::Revalidated } else { Outcome::Passed };
+        Some(Ok(Resolution { named, how }))
     }
 
     async fn tag_was_resolved(
@@ -207,9 +239,9 @@ impl Cache {
         tag: &Tag,
         resolved: Result<Resolved, SourceError>,
     ) -> Result<Resolution, Error> {
-        let named = match self.noted(origin, tag.as_str(), resolved) {
-            Ok(Resolved::Descriptor(named)) => named,
-            Ok(Resolved::Manifest(manifest)) => self.admit(origin, manifest).await.descriptor,
+        let (named, fetched) = match self.noted(origin, tag.as_str(), resolved) {
+            Ok(Resolved::Descriptor(named)) => (named, false),
+            Ok(Resolved::Manifest(manifest)) => (self.admit(origin, manifest).await.descriptor, true),
             Err(Error::Source(error)) if error.kind == SourceErrorKind::NotFound => {
                 let (name, gone) = key(origin, tag.clone());
                 self.blocking(move |parts| {
@@ -227,7 +259,12 @@ impl Cache {
             logged("a tag was not noted", parts.index.set_tag(&name, &tag, &descriptor));
             unchanged
         });
-        Ok(Resolution { named, unchanged: unchanged.await.unwrap_or(false) })
+        let how = match unchanged.await {
+            _ if fetched => Outcome::Filled,
+            Some(true) => Outcome::Revalidated,
+            _ => Outcome::Passed,
+        };
+        Ok(Resolution { named, how })
     }
 
     /// Returns the full descriptor of what a record names; the tree alone knows only the digest.
@@ -238,11 +275,7 @@ impl Cache {
         Ok(self.manifest_by_digest(origin, &record.digest).await?.content.descriptor)
     }
 
-    async fn manifest_by_digest(
-        &self,
-        origin: &Origin,
-        digest: &Digest,
-    ) -> Result<Served<Manifest>, Error> {
+    async fn manifest_by_digest(&self, origin: &Origin, digest: &Digest) -> Result<Served<Manifest>, Error> {
         let (cache, from, wanted) = (self.clone(), origin.clone(), *digest);
         let flight = self
             .parts
@@ -264,16 +297,11 @@ impl Cache {
         }
         let fetched = origin.source.manifest(&origin.repository, &Reference::Digest(*digest)).await;
         let manifest = self.noted(origin, &text, fetched)?;
-        self.parts.metrics.pulled(ContentType::Manifest, manifest.bytes.len() as u64);
         Ok(Found { manifest: self.admit(origin, manifest).await, fetched: true })
     }
 
     /// Returns the manifest if it is stored and the repository has it.
-    async fn stored_manifest(
-        &self,
-        origin: &Origin,
-        digest: &Digest,
-    ) -> Result<Option<Manifest>, Error> {
+    async fn stored_manifest(&self, origin: &Origin, digest: &Digest) -> Result<Option<Manifest>, Error> {
         if let Some(manifest) = self.parts.manifests.get(&key(origin, *digest)) {
             return Ok(Some(manifest));
         }
@@ -294,6 +322,7 @@ impl Cache {
     /// Stores a manifest from the registry, if the disk takes it, and keeps it in memory.
     async fn admit(&self, origin: &Origin, manifest: Manifest) -> Manifest {
         let (digest, bytes) = (manifest.descriptor.digest, manifest.bytes.clone());
+        self.parts.metrics.pulled(ContentType::Manifest, bytes.len() as u64);
         let stored = self.blocking(move |parts| parts.write_manifest(&digest, &bytes)).await.unwrap_or(false);
         if stored { self.keep(origin, manifest, false).await } else { self.remember(origin, manifest) }
     }
@@ -373,7 +402,13 @@ impl Parts {
             let mut hasher = oci::Hasher::new(digest.algorithm());
             hasher.update(bytes);
             let verified = spool.verify(hasher).map_err(std::io::Error::other)?;
-            self.store.commit(verified).map(drop)
+            match self.store.commit(verified) {
+                // Another repository's request stored the same manifest at the same moment.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                    self.store.open(digest)?.map(drop).ok_or(error)
+                }
+                committed => committed.map(drop),
+            }
         };
         logged("a manifest was not stored; it is served all the same", write())
     }

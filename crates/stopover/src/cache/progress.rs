@@ -18,6 +18,8 @@ pub(super) struct Progress {
     pub(super) spool: Option<Spool>,
     /// Which bytes of it are there.
     pub(super) present: Ranges,
+    /// Whether the fill is being given up: nobody may begin to follow it.
+    pub(super) closing: bool,
     /// How the fill ended, if it has.
     pub(super) end: Option<End>,
 }

@@ -7,7 +7,7 @@ use crate::source::{SourceError, SourceErrorKind};
 /// Failures in a row after which a transfer is given up that has brought nothing yet: somebody waits for a head.
 const FAILURES_AT_START_MAX: u32 = 4;
 /// Failures in a row, without a byte between them, after which a transfer is given up that was under way: clients
-/// have a part already and bear a pause better than a cut. With the waits below that is about 20 seconds.
+/// have a part already and bear a pause better than a cut. With the waits below that is a quarter of a minute.
 const FAILURES_UNDER_WAY_MAX: u32 = 9;
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 const WAIT_LAST: Duration = Duration::from_secs(4);

@@ -59,11 +59,17 @@ impl std::fmt::Debug for Proxies {
 impl Proxies {
     pub(super) fn matcher(&self) -> Matcher {
         match self {
+            Self::FromEnvironment if no_proxy_at_all() => Matcher::builder().build(),
             Self::FromEnvironment => Matcher::from_env(),
             Self::Direct => Matcher::builder().build(),
             Self::Through { url, except } => Matcher::builder().all(url.as_str()).no(except.as_str()).build(),
         }
     }
+}
+
+/// Returns whether the environment says `NO_PROXY=*`: for curl no proxy at all, for the matcher none for names alone.
+fn no_proxy_at_all() -> bool {
+    ["NO_PROXY", "no_proxy"].iter().any(|name| std::env::var(name).is_ok_and(|value| value.trim() == "*"))
 }
 
 /// Connects to a host, or to the proxy that stands before it.

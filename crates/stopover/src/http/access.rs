@@ -2,13 +2,14 @@
 
 use std::{
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use http::{HeaderValue, Method, StatusCode};
 use oci::{Digest, Reference, RepositoryName};
 
+use super::connection::Shared;
 use crate::{
     cache::Outcome,
     log::{AccessLine, AccessLog},
@@ -40,6 +41,10 @@ pub(super) struct Line {
     pub(super) status: StatusCode,
     pub(super) error: Option<String>,
     sent_bytes: u64,
+    /// Whether all of the body was handed over; if not, the client left and may have got less.
+    whole: bool,
+    /// The connection, where it has this request alone, and what had been written to it before the body.
+    connection: Option<(Arc<Shared>, u64)>,
 }
 
 impl Line {
@@ -66,12 +71,30 @@ impl Line {
             status: StatusCode::OK,
             error: None,
             sent_bytes: 0,
+            whole: true,
+            connection: None,
         }
     }
 
-    /// Counts bytes of the body.
-    pub(super) fn sent(&mut self, bytes: u64) {
+    /// Counts bytes of the body, and notes whether they are the last.
+    pub(super) fn sent(&mut self, bytes: u64, last: bool) {
         self.sent_bytes += bytes;
+        self.whole = last;
+    }
+
+    /// Notes the connection that the answer goes out on, if no other does at the same time.
+    pub(super) fn goes_out_on(&mut self, connection: &Arc<Shared>) {
+        self.connection = Some((Arc::clone(connection), connection.written.load(Ordering::Relaxed)));
+    }
+
+    /// What is handed over is counted ahead of what is sent; where the client left in between, what was written tells.
+    fn settle_sent_bytes(&mut self) {
+        if let Some((connection, before)) = &self.connection
+            && !self.whole
+        {
+            let written = connection.written.load(Ordering::Relaxed).saturating_sub(*before);
+            self.sent_bytes = self.sent_bytes.min(written);
+        }
     }
 
     /// Notes that the body was cut.
@@ -124,6 +147,7 @@ impl Line {
 impl Drop for Line {
     fn drop(&mut self) {
         let duration = self.begun.elapsed();
+        self.settle_sent_bytes();
         self.count(duration.as_secs_f64());
         if self.accounts.log.is_on() {
             self.log(duration);

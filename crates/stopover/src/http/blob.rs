@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, Version, header};
-use oci::{ContentRange, Digest, ErrorCode, Selection, Span, select};
+use oci::{ContentRange, Digest, Selection, Span, select};
 
 use super::{
     access::Line,
@@ -32,7 +32,8 @@ pub(super) async fn serve(
     line: &mut Line,
 ) -> Result<Response<Body>, Refusal> {
     let failed = |error| refusal(About::Blob, &error);
-    let (mut response, outcome, warning) = if pull.is_head() {
+    let known = already_has(pull.headers, digest);
+    let (mut response, outcome, warning) = if pull.is_head() || known {
         let served = cache.blob_size(origin, digest).await.map_err(failed)?;
         let mut response = respond::head(
             StatusCode::OK,
@@ -42,6 +43,9 @@ pub(super) async fn serve(
         );
         if served.content.is_none() {
             response.headers_mut().remove(header::CONTENT_LENGTH);
+        }
+        if known {
+            response = respond::not_modified(digest);
         }
         (response, served.outcome, served.warning)
     } else {
@@ -61,16 +65,13 @@ pub(super) async fn serve(
 }
 
 fn selected(pull: &Pull<'_>, digest: &Digest, blob: &Blob) -> Result<Response<Body>, Refusal> {
-    if already_has(pull.headers, digest) {
-        return Ok(respond::not_modified(digest));
-    }
     let range = pull.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
     let range = range.filter(|_| range_applies(pull.headers, digest));
     match select(range, blob.size()) {
         Selection::Whole => Ok(whole(pull, blob)),
         Selection::Single(span) => Ok(part(pull, blob, &span)),
         Selection::Multiple(spans) => Ok(parts(pull, digest, blob, &spans)),
-        Selection::Unsatisfiable => Ok(unsatisfiable(blob.size())),
+        Selection::Unsatisfiable => Err(Refusal::range(blob.size())),
     }
 }
 
@@ -108,15 +109,6 @@ fn parts(pull: &Pull<'_>, digest: &Digest, blob: &Blob, spans: &[Span]) -> Respo
     pieces.push(Piece::Bytes(Bytes::from(end)));
     let content_type = respond::value(&format!("multipart/byteranges; boundary={boundary}"));
     respond::head(StatusCode::PARTIAL_CONTENT, content_type, len, body(pull, pieces, len))
-}
-
-fn unsatisfiable(size: u64) -> Response<Body> {
-    let message = format!("the range lies outside of the blob, which has {size} bytes");
-    let text = oci::error_body(ErrorCode::RangeInvalid, &message, None);
-    let mut response = respond::bytes(respond::JSON, Bytes::from(text), false);
-    *response.status_mut() = StatusCode::RANGE_NOT_SATISFIABLE;
-    response.headers_mut().insert(header::CONTENT_RANGE, respond::value(&format!("bytes */{size}")));
-    response
 }
 
 /// Files are sent as such over plain HTTP/1 only: elsewhere somebody has to read what goes out.

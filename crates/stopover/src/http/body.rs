@@ -85,7 +85,7 @@ impl http_body::Body for Body {
             Ok(Some(bytes)) => {
                 body.left = body.left.saturating_sub(bytes.len() as u64);
                 if let Some(line) = &mut body.line {
-                    line.sent(bytes.len() as u64);
+                    line.sent(bytes.len() as u64, body.left == 0);
                 }
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }

@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc,
@@ -15,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{Method, StatusCode};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use oci::ErrorCode;
@@ -25,7 +27,10 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-use super::ghost::{Ghosts, Part, is_ghost};
+use super::{
+    access::{Accounts, Line},
+    ghost::{Ghosts, Part, is_ghost},
+};
 
 /// The most that one call to sendfile is asked for, so that one fast client does not keep a worker for itself.
 const SENDFILE_BYTES_MAX: usize = 2 << 20;
@@ -50,11 +55,33 @@ pub(super) struct Connection {
     stall_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
     refusal: Option<Bytes>,
+    refused: Refused,
+}
+
+/// Who is told of requests that hyper refuses.
+pub(super) struct Refused {
+    pub(super) accounts: Arc<Accounts>,
+    pub(super) address: SocketAddr,
+}
+
+impl Refused {
+    /// Has a line written of a request of which nothing is known but that it is none.
+    fn tell(&self, status: &[u8]) {
+        let method = Method::from_bytes(b"-").unwrap_or_default();
+        let mut line = Line::begin(&self.accounts, self.address, method, 0);
+        line.status = StatusCode::from_bytes(status).unwrap_or(StatusCode::BAD_REQUEST);
+        line.error = Some("the request is not valid HTTP".to_owned());
+    }
 }
 
 impl Connection {
-    pub(super) fn new(tcp: TcpStream, shared: Arc<Shared>, stall_timeout: Duration) -> Self {
-        Self { tcp: TokioIo::new(tcp), shared, stall_timeout, stalled: None, refusal: None }
+    pub(super) fn new(
+        tcp: TcpStream,
+        shared: Arc<Shared>,
+        refused: Refused,
+        stall_timeout: Duration,
+    ) -> Self {
+        Self { tcp: TokioIo::new(tcp), shared, stall_timeout, stalled: None, refusal: None, refused }
     }
 
     fn write_some(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -110,7 +137,10 @@ impl Connection {
 
     /// Writes our refusal in place of hyper's.
     fn refuse(&mut self, context: &mut Context<'_>, original: &[u8]) -> Poll<io::Result<usize>> {
-        let refusal = self.refusal.get_or_insert_with(|| refusal_for(original));
+        let refusal = self.refusal.get_or_insert_with(|| {
+            self.refused.tell(original.get(9..12).unwrap_or_default());
+            refusal_for(original)
+        });
         while !refusal.is_empty() {
             let written = ready!(Pin::new(&mut self.tcp).poll_write(context, refusal))?;
             let _ = refusal.split_to(written);

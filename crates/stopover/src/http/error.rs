@@ -25,13 +25,29 @@ pub(super) struct Refusal {
     pub(super) code: ErrorCode,
     pub(super) message: String,
     pub(super) retry_after: Option<Duration>,
+    /// The size in bytes of the blob of which a range was asked for that it does not have.
+    pub(super) size: Option<u64>,
     /// The request's body was not read, so the connection cannot be used again.
     pub(super) close: bool,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, close: false }
+        Self { status, code, message: message.into(), retry_after: None, size: None, close: false }
+    }
+
+    /// A range that lies outside of a blob of `size` bytes.
+    pub(super) fn range(size: u64) -> Self {
+        let message = format!("the range lies outside of the blob, which has {size} bytes");
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        Self { size: Some(size), ..Self::new(status, ErrorCode::RangeInvalid, message) }
+    }
+
+    /// The cache did not answer in time.
+    pub(super) fn late() -> Self {
+        let message = "the registry did not answer in time";
+        let retry_after = Some(RETRY_AFTER);
+        Self { retry_after, ..Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message) }
     }
 
     /// A request that has, or may have, a body: none of ours does, and it is not read.
@@ -84,7 +100,7 @@ pub(super) fn refusal(about: About, error: &cache::Error) -> Refusal {
     match error {
         cache::Error::Source(error) => of_source(about, error),
         cache::Error::Unknown(message) => Refusal::new(StatusCode::NOT_FOUND, about.unknown(), &**message),
-        cache::Error::Internal(_) => {
+        cache::Error::Abandoned | cache::Error::Internal(_) => {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, ErrorCode::Unknown, error.to_string())
         }
     }

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,6 +27,9 @@ use crate::{
     route::Route,
     source::{Origin, TagPage},
 };
+
+/// Within what time every answer begins: containerd gives up after 30 s (its ResponseHeaderTimeout).
+const HEAD_WITHIN: Duration = Duration::from_secs(28);
 
 /// Answers pulls.
 pub(super) struct Pulls {
@@ -63,11 +67,11 @@ type Answer = Result<Response<Body>, Refusal>;
 
 impl Pulls {
     /// Returns what answers pulls from this cache.
-    pub(super) fn new(route: Route, cache: Cache, accounts: Accounts) -> Self {
+    pub(super) fn new(route: Route, cache: Cache, accounts: Arc<Accounts>) -> Self {
         // Ids go on from the time of the start, so that two runs do not give the same.
         let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let first = (since_1970.as_nanos() as u64) & !0xffff;
-        Self { route, cache, accounts: Arc::new(accounts), requests: AtomicU64::new(first) }
+        Self { route, cache, accounts, requests: AtomicU64::new(first) }
     }
 
     /// Answers a request, and has its line written when the answer's last byte is sent or given up.
@@ -80,7 +84,10 @@ impl Pulls {
         let mut line = Box::new(Line::begin(&self.accounts, caller.address, request.method().clone(), id));
         line.user_agent = request.headers().get(header::USER_AGENT).cloned();
         let answer = match parsed(request, caller) {
-            Ok(pull) => self.route_and_serve(&pull, &mut line).await,
+            Ok(pull) => {
+                let answer = tokio::time::timeout(HEAD_WITHIN, self.route_and_serve(&pull, &mut line));
+                answer.await.unwrap_or_else(|_| Err(Refusal::late()))
+            }
             Err(refusal) => {
                 line.path = Some(request.uri().path().to_owned());
                 Err(refusal)
@@ -91,6 +98,9 @@ impl Pulls {
             respond::error(&refusal, id, request.method() == Method::HEAD)
         });
         line.status = response.status();
+        if request.version() < Version::HTTP_2 {
+            line.goes_out_on(&caller.connection);
+        }
         response.body_mut().log_at_end(line);
         response
     }

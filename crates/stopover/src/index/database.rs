@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
@@ -71,18 +72,19 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        let (write, made_anew) = match open_existing(path) {
-            Ok(Some(connection)) => (connection, false),
-            Ok(None) => (create(path).map_err(io::Error::other)?, true),
+        let (write, read, made_anew) = match open_file(path) {
+            Ok(opened) => opened,
             Err(error) => {
-                tracing::warn!(%error, path = %path.display(), "the index is not usable; it is made anew from the tree");
-                move_aside(path)?;
-                (create(path).map_err(io::Error::other)?, true)
+                tracing::warn!(
+                    %error, path = %path.display(),
+                    "the disk does not take the index; it is kept in memory until the next start"
+                );
+                let (write, read) = open_in_memory().map_err(io::Error::other)?;
+                (write, read, true)
             }
         };
         let unfinished = write.query_row("SELECT count(*) FROM progress", [], |row| row.get::<_, i64>(0));
         let made_anew = made_anew || unfinished.unwrap_or(0) == 0;
-        let read = Connection::open(path).and_then(prepared).map_err(io::Error::other)?;
         let (queue, writes) = sync_channel(QUEUE_MAX);
         let writer = std::thread::Builder::new()
             .name("index".to_owned())
@@ -196,6 +198,43 @@ impl Drop for Database {
             let _ = writer.join();
         }
     }
+}
+
+/// Opens the file for writing and for reading, and makes it anew where it is missing or broken; says whether it was.
+/// Fails where the disk does.
+fn open_file(path: &Path) -> io::Result<(Connection, Connection, bool)> {
+    let (write, made_anew) = match open_existing(path) {
+        Ok(Some(connection)) => (connection, false),
+        Ok(None) => (create(path).map_err(io::Error::other)?, true),
+        // What the disk refuses to show may be whole.
+        Err(error) if is_of_disk(&error) => return Err(io::Error::other(error)),
+        Err(error) => {
+            tracing::warn!(%error, path = %path.display(), "the index is not usable; it is made anew from the tree");
+            move_aside(path)?;
+            (create(path).map_err(io::Error::other)?, true)
+        }
+    };
+    let read = Connection::open(path).and_then(prepared).map_err(io::Error::other)?;
+    Ok((write, read, made_anew))
+}
+
+fn is_of_disk(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, PermissionDenied, ReadOnly, SystemIoFailure};
+    let code = error.sqlite_error_code();
+    code.is_some_and(|code| {
+        matches!(code, CannotOpen | DiskFull | PermissionDenied | ReadOnly | SystemIoFailure)
+    })
+}
+
+/// Opens two connections to one database in memory, of a name of its own.
+fn open_in_memory() -> rusqlite::Result<(Connection, Connection)> {
+    static OPENED: AtomicU64 = AtomicU64::new(0);
+    let name = format!("file:index-{}?mode=memory&cache=shared", OPENED.fetch_add(1, Ordering::Relaxed));
+    let write = create(Path::new(&name))?;
+    let read = Connection::open(&name).and_then(prepared)?;
+    // Connections to one memory lock whole tables, and a lookup does not wait for a batch.
+    read.pragma_update(None, "read_uncommitted", true)?;
+    Ok((write, read))
 }
 
 /// Opens a file that is there; `None` where there is none. Fails where it is not ours or does not hold together.

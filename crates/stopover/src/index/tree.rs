@@ -74,7 +74,12 @@ impl Tree {
             .find(|as_what| self.is_linked(repository, digest, *as_what))
     }
 
-    pub(super) fn is_linked(&self, repository: &RepositoryName, digest: &Digest, as_what: Membership) -> bool {
+    pub(super) fn is_linked(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        as_what: Membership,
+    ) -> bool {
         read_link(&self.folder(repository, digest, as_what).join("link")).as_ref() == Some(digest)
     }
 

@@ -28,8 +28,8 @@ impl Upstream {
         digest: &Digest,
         start: u64,
         end: Option<u64>,
+        deadline: Instant,
     ) -> Result<BlobStream, SourceError> {
-        let deadline = Instant::now() + ANSWER_MAX;
         let ask = blob_ask(What::BlobGet, repository, digest, range_of(start, end));
         let reply = self.ask(&ask, deadline).await?;
         let headers = reply.response.headers();
@@ -65,13 +65,13 @@ impl Upstream {
         if reply.response.status() == StatusCode::OK {
             return Ok(number(reply.response.headers(), CONTENT_LENGTH));
         }
-        let refuses_heads = reply.elsewhere && reply.response.status().is_client_error();
+        let refuses_heads = reply.redirected && reply.response.status().is_client_error();
         let error = self.error_of(&ask, reply, deadline).await;
         if error.kind != SourceErrorKind::Unsupported && !refuses_heads {
             return Err(error);
         }
         // URLs are signed for GET, so storage often refuses HEAD. One byte tells the size as well.
-        match self.open_blob(repository, digest, 0, Some(1)).await {
+        match self.open_blob(repository, digest, 0, Some(1), deadline).await {
             Ok(blob) => Ok(blob.size),
             Err(error) if error.kind == SourceErrorKind::BadAnswer => Ok(None),
             Err(error) => Err(error),

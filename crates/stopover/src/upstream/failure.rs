@@ -48,6 +48,13 @@ impl Failure {
         Self { may_pass, ..Self::lasting(registry, kind, error.message) }
     }
 
+    /// A failure on the way to where the registry redirected: it may redirect elsewhere next time.
+    pub(super) fn of_storage(registry: &Arc<str>, error: EgressError) -> Self {
+        let is_of_there = matches!(error.kind, EgressErrorKind::Tls | EgressErrorKind::Timeout);
+        let failure = Self::of_way(registry, error);
+        Self { may_pass: failure.may_pass || is_of_there, ..failure }
+    }
+
     /// What an answer says that is final.
     pub(super) fn said(error: SourceError) -> Self {
         Self { error, may_pass: false, is_illness: false }

@@ -89,8 +89,10 @@ impl Ask<'_> {
 /// An answer: to be looked at further, or of a status that is no failure of the way.
 pub(super) struct Reply {
     pub(super) response: Response<Incoming>,
-    /// Whether it came from somewhere else than the registry.
-    pub(super) elsewhere: bool,
+    /// Whether it is storage's: the registry redirected to it, maybe on its own site.
+    pub(super) redirected: bool,
+    /// Whether it came from another site than the registry's.
+    elsewhere: bool,
 }
 
 /// A response of the registry itself, and what was sent for it.
@@ -143,7 +145,7 @@ impl Upstream {
             let reply = self.follow(ask, sent, deadline).await?;
             let is_refused =
                 matches!(reply.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
-            if reply.elsewhere && is_refused && may_ask_afresh {
+            if reply.redirected && is_refused && may_ask_afresh {
                 // A signed URL that has run out, or was signed wrong: the registry signs another.
                 may_ask_afresh = false;
                 spend(reply.response, deadline).await;
@@ -218,7 +220,7 @@ impl Upstream {
             elsewhere |= site.as_ref() != Some(&self.home.site);
             let too_far = || refuse(SourceErrorKind::Refused, "redirects to where data may not lead".into());
             let reach = gate::reach(&self.home, &next, from_inside).ok_or_else(too_far)?;
-            let way = |error| Failure { may_pass: true, ..Failure::of_way(&self.registry, error) };
+            let way = |error| Failure::of_storage(&self.registry, error);
             response = self.send(ask, &next, pass.as_ref(), reach, deadline).await.map_err(way)?;
 
             let challenge = Some(&response).filter(|response| {
@@ -233,7 +235,7 @@ impl Upstream {
             }
             uri = next;
         }
-        Ok(Reply { response, elsewhere })
+        Ok(Reply { response, redirected: hops > 0, elsewhere })
     }
 
     /// Tells answers that fail the request from those that the caller has to look at.
@@ -244,7 +246,7 @@ impl Upstream {
         }
         if is_failure(status) {
             let is_illness = !reply.elsewhere;
-            let asked = asked_wait(reply.response.headers());
+            let asked = asked_wait(reply.response.status(), reply.response.headers());
             let failure = self.refusal(ask, reply.response, deadline).await;
             return Err(Failure { may_pass: true, is_illness, ..failure }.after(asked));
         }
@@ -260,7 +262,7 @@ impl Upstream {
 
     /// Notes a 429, which is never asked again: other requests are held back as well.
     async fn too_many(&self, ask: &Ask<'_>, reply: Reply, deadline: Instant) -> Failure {
-        let asked = asked_wait(reply.response.headers());
+        let asked = asked_wait(reply.response.status(), reply.response.headers());
         let body = error_body(reply.response, deadline).await;
         let error = of_status(&self.registry, &ask.name(), StatusCode::TOO_MANY_REQUESTS, &body);
         let failure = Failure::said(error);

@@ -11,7 +11,10 @@ const FIRST_WAIT: Duration = Duration::from_millis(200);
 const TRY_MIN: Duration = Duration::from_secs(1);
 /// Bounds of what a registry may ask us to wait.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// A registry that is down is asked again after this at the latest, whatever it says.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// A quota that is spent is not asked for before it resets: Docker Hub's window is six hours.
+pub(super) const RETRY_AFTER_QUOTA_MAX: Duration = Duration::from_secs(6 * 3_600);
 
 /// Returns how long to wait before the `retry`th retry (from 1), or `None` where the time left does not allow it.
 ///
@@ -28,8 +31,8 @@ pub(super) fn wait_before(
     (wait + TRY_MIN <= left).then_some(wait)
 }
 
-/// Reads `Retry-After`: seconds or a date (RFC 9110, section 10.2.3), held to 1 s to 5 min.
-pub(super) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
+/// Reads `Retry-After`: seconds or a date (RFC 9110, section 10.2.3), held to 1 s to `longest`.
+pub(super) fn retry_after(header: &str, now: SystemTime, longest: Duration) -> Option<Duration> {
     let header = header.trim();
     let asked = if !header.is_empty() && header.bytes().all(|byte| byte.is_ascii_digit()) {
         Duration::from_secs(header.parse().unwrap_or(u64::MAX))
@@ -37,7 +40,7 @@ pub(super) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
         let date = httpdate::parse_http_date(header).ok()?;
         date.duration_since(now).unwrap_or_default()
     };
-    Some(asked.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX))
+    Some(asked.clamp(RETRY_AFTER_MIN, longest))
 }
 
 /// Returns a random number from 0 to 1, good enough to spread retries.
@@ -92,7 +95,11 @@ mod tests {
             ("1.5", None),
             ("soon", None),
         ] {
-            assert_eq!(retry_after(header, now), seconds.map(Duration::from_secs), "{header:?}");
+            assert_eq!(
+                retry_after(header, now, RETRY_AFTER_MAX),
+                seconds.map(Duration::from_secs),
+                "{header:?}"
+            );
         }
     }
 }

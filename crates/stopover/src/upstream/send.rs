@@ -101,9 +101,11 @@ pub(super) fn is_plain(headers: &HeaderMap) -> bool {
 }
 
 /// Returns how long an answer asks us to wait.
-pub(super) fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn asked_wait(status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
     let header = headers.get(RETRY_AFTER)?.to_str().ok()?;
-    retry::retry_after(header, SystemTime::now())
+    let is_quota = status == StatusCode::TOO_MANY_REQUESTS;
+    let longest = if is_quota { retry::RETRY_AFTER_QUOTA_MAX } else { retry::RETRY_AFTER_MAX };
+    retry::retry_after(header, SystemTime::now(), longest)
 }
 
 /// Returns the word for metrics of an answer.

@@ -23,7 +23,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    egress::{Egress, Flights, Reach},
+    egress::{Egress, Reach},
+    flight::Flights,
     metrics::Metrics,
     source::SourceErrorKind,
 };
@@ -87,7 +88,7 @@ pub(super) struct State {
     odd_scopes: Mutex<HashMap<RepositoryName, String>>,
     known: Mutex<HashMap<Want, Known>>,
     pub(super) throttle: Mutex<Throttle>,
-    flights: Flights<Want, Result<Token, Failure>>,
+    flights: Arc<Flights<Want, Result<Token, Failure>>>,
 }
 
 impl Tokens {
@@ -195,12 +196,13 @@ impl Tokens {
         let token = match self.recall(&want) {
             Some(known) => known?,
             None => {
-                let flight = self.state.flights.join(want.clone(), || {
-                    let (tokens, want) = (Arc::clone(self), want.clone());
-                    Box::pin(async move { tokens.renew(&want).await })
-                });
+                let (tokens, wanted) = (Arc::clone(self), want.clone());
+                let flight =
+                    self.state.flights.run(want.clone(), || async move { tokens.renew(&wanted).await });
                 let too_late = |_| self.lasting(SourceErrorKind::Timeout, "no token came in time");
-                timeout_at(deadline, flight).await.map_err(too_late)??
+                let landed = timeout_at(deadline, flight).await.map_err(too_late)?;
+                let broken = || self.lasting(SourceErrorKind::Unavailable, "asking for a token broke");
+                landed.ok_or_else(broken)?.value?
             }
         };
         Ok(Pass { header: token.header, want: Some(want) })

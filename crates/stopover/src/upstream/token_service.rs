@@ -64,7 +64,7 @@ impl Tokens {
                 || self.lasting(SourceErrorKind::BadAnswer, format!("the answer to {what} holds no token"));
             return token.ok_or_else(none);
         }
-        let asked = asked_wait(&head.headers);
+        let asked = asked_wait(head.status, &head.headers);
         let error = of_status(&self.registry, &what, head.status, &body);
         Err(match error.kind {
             SourceErrorKind::TooManyRequests => {

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use hubsim::{Fault, Hub, Kind, Options, Target, Times, images};
 
 use crate::{
-    rig::{assert_error, assert_retry_after, assert_stale},
+    rig::{assert_error, assert_retry_after, assert_stale, eventually, volume::remove_index},
     support::{Mirror, MirrorOptions, blob_path, manifest_path},
 };
 
@@ -190,11 +190,29 @@ async fn a_tag_that_is_denied_is_served_for_its_grace_and_then_denied() {
     hub.expire_tokens();
     assert_stale("in its grace", &mirror.get(&path).await, &image.manifest);
     let mirror = mirror.restart_with(|options| options.env("STOPOVER_CACHE__STALE_IF_DENIED", "0")).await;
-    crate::rig::eventually("the grace of no length ends", async || {
+    eventually("the grace of no length ends", async || {
         let reply = mirror.get(&path).await;
         (reply.status == 401 && reply.error_code() == "UNAUTHORIZED").then_some(())
     })
     .await;
+}
+
+/// P8: where nobody knows when the tag was last allowed, there is no grace.
+#[tokio::test]
+async fn a_tag_that_is_denied_after_the_index_was_lost_is_denied_at_once() {
+    let hub = Hub::start(Options::default()).await;
+    let image = images::busybox(&hub, REPOSITORY, "cached", images::Format::OciSingle);
+    let mut mirror = Mirror::start_with(&hub, MirrorOptions::default().tags_never_fresh()).await;
+    let path = manifest_path(REPOSITORY, "cached");
+    assert_eq!(mirror.get(&path).await.status, 200);
+    mirror.kill9();
+    remove_index(mirror.root());
+    let mirror = mirror.restart().await;
+    hub.make_private_to(REPOSITORY, "ann");
+    assert_error("denied", &mirror.get(&path).await, 401, "UNAUTHORIZED");
+    hub.stop_listening().await;
+    let unreachable = mirror.get(&path).await;
+    assert_stale("unreachable is not denied", &unreachable, &image.manifest);
 }
 
 /// Statement 72: the time that a stale tag may be served is bounded, too.
@@ -207,7 +225,7 @@ async fn a_tag_is_not_served_stale_beyond_its_bound() {
     let path = manifest_path(REPOSITORY, "cached");
     assert_eq!(mirror.get(&path).await.status, 200);
     hub.stop_listening().await;
-    crate::rig::eventually("the bound of no length is reached", async || {
+    eventually("the bound of no length is reached", async || {
         let reply = mirror.get(&path).await;
         (reply.status == 503 && reply.error_code() == "UNAVAILABLE").then_some(())
     })

@@ -4,5 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
+mod blobs;
+mod broken_transfers;
+mod damaged_disk;
+mod manifests;
 mod ping;
+mod ranges;
+mod redirects;
 mod support;
+mod wrong_manifests;

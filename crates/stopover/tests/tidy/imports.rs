@@ -102,12 +102,8 @@ pub(crate) fn plan_shown_in(document: &str) -> Vec<(String, BTreeSet<String>)> {
 mod tests {
     use super::{super::source::tokens, *};
 
-    const PLAN: &Plan = &[
-        ("cache", &["oci", "store"]),
-        ("store", &["oci"]),
-        ("clock", &[]),
-        ("server", &[EVERYTHING]),
-    ];
+    const PLAN: &Plan =
+        &[("cache", &["oci", "store"]), ("store", &["oci"]), ("clock", &[]), ("server", &[EVERYTHING])];
 
     #[test]
     fn a_planted_import_is_found_however_it_is_written() {

@@ -163,7 +163,11 @@ mod tests {
             ("#[cfg(unix)] d", "# [ cfg ( unix ) ] d"),
         ] {
             let kept = outside_tests(&tokens(source));
-            assert_eq!(kept.iter().map(|token| token.text).collect::<Vec<_>>().join(" "), expected, "{source}");
+            assert_eq!(
+                kept.iter().map(|token| token.text).collect::<Vec<_>>().join(" "),
+                expected,
+                "{source}"
+            );
         }
     }
 }

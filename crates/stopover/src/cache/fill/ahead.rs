@@ -78,6 +78,11 @@ impl Fill {
         self.lock_claims().hold(position)
     }
 
+    /// Returns whether any ranged fetch is under way.
+    pub(super) fn is_any_fetched_ahead(&self) -> bool {
+        !self.lock_claims().fetched.is_empty()
+    }
+
     /// Begins to fetch the bytes from `start` to `end` (exclusive), unless that is under way or too many such fetches
     /// are. Whoever wants them waits for the fill's progress as for any other bytes.
     pub(in crate::cache) fn fetch_ahead(self: &Arc<Self>, cache: &Cache, start: u64, end: u64) {

@@ -128,7 +128,7 @@ impl Filler {
                 Err(Trouble::Source(error)) => self.wait_after(error).await?,
                 Err(Trouble::Disk(error)) => return Err(Stop::Disk(error)),
                 Err(Trouble::Abandoned) => {
-                    return Err(Stop::Failed(Error::Internal("nobody waited for the blob")));
+                    return Err(Stop::Failed(Error::Abandoned));
                 }
             }
         }
@@ -259,7 +259,7 @@ impl Filler {
                 }
             };
             all_mine = self.write(batch).await?;
-            if fill.is_abandoned(self.position, self.size) {
+            if fill.abandon(self.position, self.size) {
                 self.settle().await?;
                 return Err(Trouble::Abandoned);
             }
@@ -372,6 +372,8 @@ impl Filler {
         fill.end(End::Verified);
         let (digest, name) = (fill.digest, fill.origin.tree_name.clone());
         let committed = self.cache.blocking(move |parts| {
+            // Before the content is visible, so that nobody who sees it has to ask whether the repository has it.
+            parts.index.expect(&name, &digest, Membership::Blob);
             let stored = parts.store.commit(verified)?;
             parts.index.set_file_state(&digest, super::super::blob::state_of(&stored.stamp));
             parts.index.link(&name, &digest, Membership::Blob)
@@ -384,6 +386,9 @@ impl Filler {
         let _ = self.settle().await;
         let prefix = self.hashed;
         if let Some(spool) = self.spool.take() {
+            // No ranged fetch begins from here on; one that is writing would leave a hole behind the prefix.
+            self.fill.progress.send_modify(|progress| progress.spool = None);
+            let prefix = if self.fill.is_any_fetched_ahead() { 0 } else { prefix };
             self.cache.blocking(move |_| spool.keep_prefix(prefix)).await;
         }
         self.fill.end(End::Failed(error));

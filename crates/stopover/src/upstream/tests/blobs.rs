@@ -50,13 +50,15 @@ async fn a_registry_that_ignores_the_range_is_told_apart_from_one_that_lies() {
 
 #[tokio::test]
 async fn a_url_that_storage_refuses_is_signed_afresh_once() {
-    let bench = Bench::new().await;
-    bench.hub.fault(Fault::Cdn403, Times::Once);
-    read(bench.blob(0, None).await.expect("the second URL is good")).await.expect("nothing breaks");
-    assert_eq!(bench.hub.counters().blob_get, 2);
-    bench.hub.fault(Fault::Cdn403, Times::Always);
-    assert_eq!(kind_of(bench.blob(0, None).await), Some(SourceErrorKind::Denied));
-    assert_eq!(bench.hub.counters().blob_get, 4);
+    for redirect in [Redirect::Absolute, Redirect::Relative] {
+        let bench = Bench::with(Options { redirect, ..Options::default() }, |_| {}).await;
+        bench.hub.fault(Fault::Cdn403, Times::Once);
+        read(bench.blob(0, None).await.expect("the second URL is good")).await.expect("nothing breaks");
+        assert_eq!(bench.hub.counters().blob_get, 2, "{redirect:?}");
+        bench.hub.fault(Fault::Cdn403, Times::Always);
+        assert_eq!(kind_of(bench.blob(0, None).await), Some(SourceErrorKind::Denied));
+        assert_eq!(bench.hub.counters().blob_get, 4, "{redirect:?}");
+    }
 }
 
 #[tokio::test]

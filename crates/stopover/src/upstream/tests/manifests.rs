@@ -1,7 +1,5 @@
 //! Manifests, tags and referrers: what is asked, and what is believed.
 
-use std::time::Duration;
-
 use hubsim::{Fault, Kind, Target, Times, images};
 use oci::{ACCEPT_MANIFESTS, Page};
 
@@ -162,5 +160,4 @@ async fn a_registry_that_redirects_manifests_is_followed_as_anybody() {
     assert_eq!(manifest.descriptor.digest, backend.image.manifest);
     let counters = backend.hub.counters();
     assert_eq!((counters.token, counters.token_basic), (1, 0), "the account stays at home");
-    assert!(front.clock.now().elapsed() < Duration::from_secs(20));
 }

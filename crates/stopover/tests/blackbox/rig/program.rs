@@ -1,9 +1,13 @@
-//! The binary run to its end: what it says and how it ends.
+//! The binary with an environment of its own, and no more: run to its end, or serving.
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
+
+use crate::support::until;
 
 /// How the program ended, and what it said.
 pub(crate) struct Ended {
@@ -21,4 +25,54 @@ pub(crate) async fn run(folder: &Path, arguments: &[&str], env: &[(&str, &str)])
         run.await.expect("running does not panic").expect("the binary can be started");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("the program says text");
     Ended { code: status.code(), out: text(stdout), err: text(stderr) }
+}
+
+/// The binary serving, with nothing but this environment; killed when dropped.
+pub(crate) struct Serving {
+    child: Child,
+    said: Arc<Mutex<String>>,
+}
+
+impl Serving {
+    /// Starts it in a folder.
+    pub(crate) fn start(folder: &Path, env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_stopover"))
+            .arg("serve")
+            .env_clear()
+            .envs(env.iter().copied())
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary can be started");
+        let said = Arc::new(Mutex::new(String::new()));
+        let (err, kept) = (child.stderr.take().expect("its standard error is a pipe"), Arc::clone(&said));
+        // It ends with the pipe, and so with the process.
+        std::thread::spawn(move || {
+            for line in BufReader::new(err).lines().map_while(Result::ok) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.push_str(&line);
+                kept.push('\n');
+            }
+        });
+        Self { child, said }
+    }
+
+    /// Returns what it has written to its standard error.
+    pub(crate) fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has written a line that holds `wanted`, and returns that line.
+    pub(crate) async fn until_said(&self, wanted: &str) -> String {
+        until(wanted, || self.said().lines().find(|line| line.contains(wanted)).map(str::to_owned)).await
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.child.kill();
+        self.child.wait().expect("it is our child");
+    }
 }

@@ -88,6 +88,14 @@ pub(crate) fn assert_only_right_bytes(root: &Path) {
     }
 }
 
+/// Removes the index, as an operator may at any time while nobody serves from there.
+pub(crate) fn remove_index(root: &Path) {
+    for name in ["index.sqlite", "index.sqlite-wal", "index.sqlite-shm"] {
+        // The files beside the first are there only while it is open.
+        let _absent = fs::remove_file(root.join("stopover").join(name));
+    }
+}
+
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let read = fs::read_dir(folder).into_iter().flatten();
     read.flatten().map(|entry| entry.path()).collect()

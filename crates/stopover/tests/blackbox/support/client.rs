@@ -32,7 +32,8 @@ impl Reply {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("the body is not JSON: {:?}", self.text()))
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|_| panic!("the body is not JSON: {:?}", self.text()))
     }
 
     /// Returns the code of the first error, checking that the body has the shape of the specification.
@@ -103,7 +104,9 @@ impl Answer {
 
 /// Sends a request and reads the head of the answer.
 pub(crate) async fn open(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
-    try_open(method, url, headers).await.unwrap_or_else(|error| panic!("{method} {url} had no answer: {error}"))
+    try_open(method, url, headers)
+        .await
+        .unwrap_or_else(|error| panic!("{method} {url} had no answer: {error}"))
 }
 
 /// The same; fails where there is no answer.

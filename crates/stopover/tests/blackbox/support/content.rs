@@ -1,7 +1,5 @@
 //! Content to pull.
 
-use std::path::Path;
-
 use hubsim::Hub;
 use oci::Digest;
 
@@ -35,9 +33,4 @@ pub(crate) fn manifest_path(repository: &str, reference: impl std::fmt::Display)
 /// Returns the path of a blob.
 pub(crate) fn blob_path(repository: &str, digest: impl std::fmt::Display) -> String {
     format!("/v2/{repository}/blobs/{digest}")
-}
-
-/// Returns what stands in a file of the mirror; `None` where there is none.
-pub(crate) fn read_file(path: &Path) -> Option<Vec<u8>> {
-    std::fs::read(path).ok()
 }

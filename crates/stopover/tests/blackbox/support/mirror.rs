@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Answer, Reply, client, until};
+use super::{Answer, Reply, client, soon, until};
 
 /// What differs from the mirror that most tests use.
 #[derive(Clone, Default)]
@@ -118,8 +118,16 @@ impl Mirror {
             .spawn()
             .expect("the binary can be started");
         let log = Log::read(child.stderr.take().expect("its standard error is a pipe"));
-        let mut mirror =
-            Self { child, address: String::new(), admin: String::new(), log, root, folder, upstream, options };
+        let mut mirror = Self {
+            child,
+            address: String::new(),
+            admin: String::new(),
+            log,
+            root,
+            folder,
+            upstream,
+            options,
+        };
         mirror.address = mirror.logged_address("listening").await;
         mirror.admin = mirror.logged_address("the operator's port listens").await;
         mirror
@@ -161,6 +169,18 @@ impl Mirror {
         self.root.join("docker/registry/v2/blobs").join(algorithm).join(&hex[..2]).join(hex).join("data")
     }
 
+    /// Returns the files below a folder of the root, such as `docker/registry/v2/blobs`.
+    pub(crate) fn files_below(&self, folder: &str) -> Vec<PathBuf> {
+        let (mut folders, mut files) = (vec![self.root.join(folder)], Vec::new());
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if is_folder { &mut folders } else { &mut files }.push(entry.path());
+            }
+        }
+        files
+    }
+
     /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
@@ -196,9 +216,20 @@ impl Mirror {
         let text = self.metrics().await;
         let samples = text.lines().filter(|line| {
             let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && labels.iter().all(|label| line.contains(label))
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
         });
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Waits until a metric's sum is as `reached` wants it.
+    pub(crate) async fn until_metric(&self, name: &str, reached: impl Fn(f64) -> bool) {
+        soon(&format!("{name} is as wanted"), async {
+            while !reached(self.metric(name, &[]).await) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
     }
 
     /// Returns the log so far; what is no JSON is a string.
@@ -211,10 +242,15 @@ impl Mirror {
         until(what, || self.log.lines().into_iter().find(&wanted)).await
     }
 
-    /// Waits until content of this digest is in the store.
+    /// Waits until content of this digest is in the store and some repository has it, which comes last.
     pub(crate) async fn until_stored(&self, digest: &oci::Digest) {
         let file = self.blob_file(digest);
-        until("the content is stored", || file.exists().then_some(())).await;
+        let link = Path::new(digest.hex().as_str()).join("link");
+        until("the content is stored", || {
+            let links = || self.files_below("docker/registry/v2/repositories");
+            (file.exists() && links().iter().any(|file| file.ends_with(&link))).then_some(())
+        })
+        .await;
     }
 
     /// Ends it at once.
@@ -289,4 +325,3 @@ impl Log {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
-

@@ -16,14 +16,20 @@ use futures_util::{
 type Running<V> = Shared<BoxFuture<'static, Option<V>>>;
 
 /// The questions being answered now.
-pub(super) struct Flights<K, V> {
+pub(crate) struct Flights<K, V> {
     running: Mutex<HashMap<K, Running<V>>>,
 }
 
 /// An answer, and whether somebody else had asked first.
-pub(super) struct Landed<V> {
-    pub(super) value: V,
-    pub(super) joined: bool,
+pub(crate) struct Landed<V> {
+    pub(crate) value: V,
+    pub(crate) joined: bool,
+}
+
+impl<K, V> Default for Flights<K, V> {
+    fn default() -> Self {
+        Self { running: Mutex::default() }
+    }
 }
 
 impl<K, V> Flights<K, V>
@@ -31,13 +37,13 @@ where
     K: Clone + Eq + Hash + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
 {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { running: Mutex::new(HashMap::new()) })
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::default()
     }
 
     /// Returns the answer to `key`: that of a question under way, or of `ask`, which then runs to its end whoever
     /// leaves. `None` where the answering task panicked.
-    pub(super) async fn run<F>(self: &Arc<Self>, key: K, ask: impl FnOnce() -> F) -> Option<Landed<V>>
+    pub(crate) async fn run<F>(self: &Arc<Self>, key: K, ask: impl FnOnce() -> F) -> Option<Landed<V>>
     where
         F: Future<Output = V> + Send + 'static,
     {
