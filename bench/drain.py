@@ -1,7 +1,8 @@
 """drain.py URL CONNECTIONS REQUESTS: GETs a URL over and over and throws the bodies away, as cheaply as can be.
 
-The kernel is asked to discard (MSG_TRUNC) and copies nothing to us, so the server is what limits. Prints one JSON
-object: bytes and seconds. It checks the status and the length of each answer, and nothing else.
+The kernel is asked to discard (MSG_TRUNC) and copies nothing to us, and to wake us for large pieces only
+(SO_RCVLOWAT), so the server is what limits and waking us is no part of its work. Prints one JSON object: bytes and
+seconds. It checks the status and the length of each answer, and nothing else.
 """
 
 import json
@@ -13,6 +14,7 @@ import urllib.parse
 
 DISCARD_BYTES = 4 << 20
 HEAD_BYTES_MAX = 64 << 10
+WAKE_BYTES = 1 << 20
 
 
 class Connection:
@@ -27,6 +29,7 @@ class Connection:
         """Sends the next request, if there is one; returns whether there was."""
         if not self.take():
             return False
+        self.wake_at(1)
         self.socket.sendall(self.request)
         head = b""
         # Byte for byte what is peeked at, so that no byte of the body is read with the head.
@@ -41,6 +44,7 @@ class Connection:
         if " 200 " not in f"{lines[0]} " or not length:
             raise SystemExit(f"not a 200 with a length: {lines[0]}")
         self.left = int(length[0])
+        self.wake_at(min(self.left, WAKE_BYTES))
         return True
 
     def discard(self):
@@ -50,7 +54,13 @@ class Connection:
             raise SystemExit(f"closed with {self.left} bytes to come")
         self.left -= count
         self.bytes += count
+        if 0 < self.left < WAKE_BYTES:
+            self.wake_at(self.left)
         return self.left > 0
+
+    def wake_at(self, count):
+        """Has the kernel wake us when so many bytes are there."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 BUFFER = bytearray(DISCARD_BYTES)

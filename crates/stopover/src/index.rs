@@ -9,7 +9,15 @@
 //! Methods named `..._in_memory` return at once; all others may read a file and belong on the blocking pool. The
 //! index knows no bytes: whoever rebuilds it hands it what the manifests say.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use oci::{Descriptor, Digest, MediaType, RepositoryName, Tag};
 use quick_cache::sync::Cache;
@@ -28,7 +36,7 @@ const REMEMBERED_MAX: usize = 50_000;
 
 /// How many manifests may be awaited by tags.
 const AWAITING_MAX: usize = 5_000;
-/// How often a content's use is noted.
+/// How often a content's use is noted, where it lives for long.
 const USE_NOTED_EACH: Duration = Duration::from_secs(60);
 
 /// What a tag named when it was last checked.
@@ -56,8 +64,12 @@ pub struct Index {
     memberships: Cache<(RepositoryName, Digest), Membership>,
     /// Those of them that the tree has; of the others only a manifest says so.
     links: Cache<(RepositoryName, Digest), ()>,
+    /// The sizes in bytes that manifests gave, since the database has them a moment later.
+    named_sizes: Cache<(RepositoryName, Digest), u64>,
     file_states: Cache<Digest, FileState>,
     uses: Cache<Digest, Wall>,
+    /// How long a use that was noted does for those after it, in seconds.
+    use_noted_each: AtomicU64,
 }
 
 impl Index {
@@ -72,8 +84,10 @@ impl Index {
             awaiting: Cache::new(AWAITING_MAX),
             memberships: Cache::new(REMEMBERED_MAX),
             links: Cache::new(REMEMBERED_MAX),
+            named_sizes: Cache::new(REMEMBERED_MAX),
             file_states: Cache::new(REMEMBERED_MAX),
             uses: Cache::new(REMEMBERED_MAX),
+            use_noted_each: AtomicU64::new(USE_NOTED_EACH.as_secs()),
         })
     }
 
@@ -217,8 +231,11 @@ impl Index {
         names: Vec<(Digest, u64, Membership)>,
     ) {
         // Clients ask for what a manifest names at once, before the database has it.
-        for (digest, _, as_what) in &names {
+        for (digest, size, as_what) in &names {
             self.expect(repository, digest, *as_what);
+            if *size > 0 {
+                self.named_sizes.insert((repository.clone(), *digest), *size);
+            }
         }
         self.database
             .write(Write::Manifest { digest: manifest.digest, media_type: manifest.media_type.clone() });
@@ -232,7 +249,8 @@ impl Index {
 
     /// Returns the size in bytes that the repository's manifests give for this content.
     pub fn named_size(&self, repository: &RepositoryName, digest: &Digest) -> Option<u64> {
-        self.database.named_size(repository, digest)
+        let in_memory = self.named_sizes.get(&(repository.clone(), *digest));
+        in_memory.or_else(|| self.database.named_size(repository, digest))
     }
 
     /// Returns the state the content's file had when it was last hashed and found right.
@@ -251,10 +269,17 @@ impl Index {
         self.database.write(Write::FileState { digest: *digest, state, used: self.clock.wall() });
     }
 
-    /// Notes that content was used now, to the minute. Cheap; written in batches.
+    /// Says that content lives for `ttl` after its last use, so that uses have to be noted more often than that.
+    pub fn set_ttl(&self, ttl: Duration) {
+        let each = (ttl / 4).min(USE_NOTED_EACH).as_secs().max(1);
+        self.use_noted_each.store(each, Ordering::Relaxed);
+    }
+
+    /// Notes that content was used now, to the minute or finer. Cheap; written in batches.
     pub fn used(&self, digest: &Digest) {
         let now = self.clock.wall();
-        if self.uses.get(digest).is_some_and(|noted| noted <= now && now.since(noted) < USE_NOTED_EACH) {
+        let each = Duration::from_secs(self.use_noted_each.load(Ordering::Relaxed));
+        if self.uses.get(digest).is_some_and(|noted| noted <= now && now.since(noted) < each) {
             return;
         }
         self.uses.insert(*digest, now);

@@ -24,6 +24,7 @@ impl Cache {
 
     /// Removes content that nobody used for `ttl`, again and again.
     pub async fn expire(&self, ttl: Duration) {
+        self.parts.index.set_ttl(ttl);
         let wait = (ttl / 10).clamp(SWEEP_WAIT_MIN, SWEEP_WAIT_MAX);
         loop {
             tokio::time::sleep(wait).await;

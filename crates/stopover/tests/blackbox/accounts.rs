@@ -1,5 +1,6 @@
 //! Pulls of what not everybody may see: with an account, without, with a wrong one.
 
+use futures_util::future::join_all;
 use hubsim::{Auth, Hub, Options, images};
 
 use crate::{
@@ -56,7 +57,7 @@ async fn a_wrong_password_is_a_refusal_and_not_tried_again_with_each_request() {
 /// Statements 67 and 74: ghcr.io's token service refuses by itself, and so for seconds only is believed.
 #[tokio::test]
 async fn a_token_service_that_refuses_is_a_refusal_that_is_soon_forgotten() {
-    for (status, code) in [(401, "UNAUTHORIZED"), (403, "DENIED")] {
+    join_all([(401, "UNAUTHORIZED"), (403, "DENIED")].map(|(status, code)| async move {
         let (hub, image) = private_hub().await;
         hub.configure(|options| options.token.refuses_with = Some(status));
         let mirror = Mirror::start(&hub).await;
@@ -73,9 +74,9 @@ async fn a_token_service_that_refuses_is_a_refusal_that_is_soon_forgotten() {
             let reply = mirror.get(&path).await;
             (reply.status == 200).then_some(reply)
         });
-        let reply = reply.await;
-        assert_eq!(reply.digest(), image.manifest);
-    }
+        assert_eq!(reply.await.digest(), image.manifest);
+    }))
+    .await;
 }
 
 /// Private ECR and many others know no tokens.

@@ -183,7 +183,7 @@ async fn what_is_pulled_is_laid_out_as_registry2_has_it() {
 async fn what_nobody_uses_is_removed_and_what_is_used_stays() {
     let hub = Hub::start(Options::default()).await;
     let (used, unused) = (push_blob(&hub, REPOSITORY, &noise(1, 100)), push_blob(&hub, REPOSITORY, &noise(2, 100)));
-    let mirror = Mirror::start_with(&hub, MirrorOptions::default().env("REGISTRY_PROXY_TTL", "2s")).await;
+    let mirror = Mirror::start_with(&hub, MirrorOptions::default().env("REGISTRY_PROXY_TTL", "4s")).await;
     for blob in [used, unused] {
         assert_eq!(mirror.get(&blob_path(REPOSITORY, blob)).await.status, 200);
         mirror.until_stored(&blob).await;

@@ -3,7 +3,7 @@
 use hubsim::{Hub, Options, images};
 use serde_json::Value;
 
-use crate::support::{Mirror, MirrorOptions, blob_path, exchange, get, manifest_path, send, until};
+use crate::support::{Mirror, MirrorOptions, blob_path, exchange, get, head, manifest_path, send, until};
 
 const REPOSITORY: &str = "library/alpine";
 
@@ -168,7 +168,7 @@ async fn health_does_not_hang_on_the_registry() {
         let url = format!("{}{path}", mirror.admin_url());
         let reply = get(&url, &[]).await;
         assert_eq!((reply.status, reply.text().as_str()), (200, body));
-        assert_eq!(send("HEAD", &url, &[]).await.unwrap().status, 200);
+        assert_eq!(head(&url, &[]).await.status, 200);
     }
     let reply = get(&format!("{}/v2/", mirror.admin_url()), &[]).await;
     assert_eq!(reply.status, 404, "the operator's port serves no pulls");

@@ -4,12 +4,31 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
+mod absence;
+mod accounts;
+mod answers;
 mod blobs;
 mod broken_transfers;
+mod crash;
+mod credentials;
 mod damaged_disk;
+mod discovery;
+mod disk_full;
+mod economy;
+mod environment;
+mod folder;
+mod logbook;
 mod manifests;
+mod patience;
 mod ping;
+mod promises;
+mod quota;
 mod ranges;
 mod redirects;
+mod rig;
+mod shutdown;
 mod support;
+mod tokens;
+mod way_out;
+mod wire;
 mod wrong_manifests;

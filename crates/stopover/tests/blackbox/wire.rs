@@ -1,7 +1,7 @@
 //! The wire: keep-alive and HTTP/2, clients that leave in the middle, and requests that are none.
 
 use futures_util::{StreamExt, stream};
-use hubsim::{Hub, Options, images};
+use hubsim::{Fault, Hub, Options, Times, images};
 
 use crate::{
     rig::{eventually, volume},
@@ -95,6 +95,26 @@ async fn two_thousand_clients_that_leave_in_the_middle_leave_nothing_behind() {
         assert_eq!((reply.status, reply.digest()), (200, *blob));
         assert_eq!(hub.counters().of(blob).blob_gets, 1, "however many have left, it was fetched once");
     }
+}
+
+/// Statement 90: over HTTP/2 many leave on one connection, and while nothing comes.
+#[tokio::test]
+async fn streams_that_are_reset_in_mid_body_leave_nothing_behind() {
+    let hub = Hub::start(Options::default()).await;
+    let content = noise(1, 2 << 20);
+    let blob = push_blob(&hub, REPOSITORY, &content);
+    let mirror = Mirror::start(&hub).await;
+    hub.fault(Fault::StallAfter(1 << 20), Times::Once);
+    let http2 = Http2::connect(mirror.address()).await;
+    for n in 0..200 {
+        let mut answer = http2.open("GET", &blob_path(REPOSITORY, blob), &[]).await;
+        assert_eq!(answer.read(1 + n).await.expect("the body begins"), content[..=n]);
+    }
+    hub.release();
+    let reply = http2.open("GET", &blob_path(REPOSITORY, blob), &[]).await.rest().await;
+    assert_eq!((reply.is_whole, reply.digest()), (true, blob));
+    mirror.until_metric("stopover_followers", |followers| followers == 0.0).await;
+    assert_eq!(hub.counters().of(&blob).cdn_gets, 1);
 }
 
 /// Requests that are malformed, or could be read in two ways, each whole; `HOST` is the mirror's.
