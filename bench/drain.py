@@ -1,20 +1,18 @@
-"""drain.py URL CONNECTIONS REQUESTS: GETs a URL over and over and throws the bodies away, as cheaply as can be.
+"""drain.py --url URL --connections N --requests N: GETs a URL over and over and throws the bodies away, as cheaply as can be.
 
-The kernel is asked to discard (MSG_TRUNC) and copies nothing to us, and to wake us for large pieces only
-(SO_RCVLOWAT), so the server is what limits and waking us is no part of its work. Prints one JSON object: bytes and
-seconds. It checks the status and the length of each answer, and nothing else.
+The kernel is asked to discard (MSG_TRUNC) and copies nothing to us, so the server is what limits. Prints one JSON
+object: bytes and seconds. It checks the status and the length of each answer, and nothing else.
 """
 
+import argparse
 import json
 import selectors
 import socket
-import sys
 import time
 import urllib.parse
 
 DISCARD_BYTES = 4 << 20
 HEAD_BYTES_MAX = 64 << 10
-WAKE_BYTES = 1 << 20
 
 
 class Connection:
@@ -29,7 +27,6 @@ class Connection:
         """Sends the next request, if there is one; returns whether there was."""
         if not self.take():
             return False
-        self.wake_at(1)
         self.socket.sendall(self.request)
         head = b""
         # Byte for byte what is peeked at, so that no byte of the body is read with the head.
@@ -44,7 +41,6 @@ class Connection:
         if " 200 " not in f"{lines[0]} " or not length:
             raise SystemExit(f"not a 200 with a length: {lines[0]}")
         self.left = int(length[0])
-        self.wake_at(min(self.left, WAKE_BYTES))
         return True
 
     def discard(self):
@@ -54,13 +50,7 @@ class Connection:
             raise SystemExit(f"closed with {self.left} bytes to come")
         self.left -= count
         self.bytes += count
-        if 0 < self.left < WAKE_BYTES:
-            self.wake_at(self.left)
         return self.left > 0
-
-    def wake_at(self, count):
-        """Has the kernel wake us when so many bytes are there."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 BUFFER = bytearray(DISCARD_BYTES)
@@ -68,14 +58,14 @@ BUFFER = bytearray(DISCARD_BYTES)
 
 def main(url, connections, requests):
     """Drains."""
-    left = [int(requests)]
+    left = [requests]
 
     def take():
         left[0] -= 1
         return left[0] >= 0
 
     url, begun = urllib.parse.urlsplit(url), time.monotonic()
-    everyone = [Connection(url, take) for _ in range(int(connections))]
+    everyone = [Connection(url, take) for _ in range(connections)]
     selector = selectors.DefaultSelector()
     for one in everyone:
         if one.ask():
@@ -87,4 +77,8 @@ def main(url, connections, requests):
     print(json.dumps({"bytes": sum(one.bytes for one in everyone), "seconds": time.monotonic() - begun}))
 
 
-main(*sys.argv[1:])
+parser = argparse.ArgumentParser()
+parser.add_argument("--url", required=True)
+parser.add_argument("--connections", type=int, required=True)
+parser.add_argument("--requests", type=int, required=True)
+main(**vars(parser.parse_args()))

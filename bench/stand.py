@@ -69,6 +69,10 @@ proxy:
 """
 
 
+class Failed(Exception):
+    """What went wrong on the stand, for people."""
+
+
 class Server:
     """A running server."""
 
@@ -174,7 +178,7 @@ class Stand:
         found = re.search(r"registry (\S+)", line)
         hub = self._remember(Hub("hubsim", process, found and found[1]))
         if not found:
-            raise SystemExit(f"hubsim did not start: {self._tail('hubsim')}")
+            raise Failed(f"hubsim did not start: {self._tail('hubsim')}")
         return hub
 
     def nginx(self, files):
@@ -221,7 +225,7 @@ class Stand:
         """Runs a command on the clients' CPU and returns what it printed."""
         done = subprocess.run(["taskset", "-c", CLIENT_CPU, *map(str, arguments)], capture_output=True, text=True)
         if done.returncode != 0:
-            raise SystemExit(f"{' '.join(map(str, arguments))[:400]}\nfailed: {done.stdout}{done.stderr}{self._tails()}")
+            raise Failed(f"{' '.join(map(str, arguments))[:400]}\nfailed: {done.stdout}{done.stderr}{self._tails()}")
         return done.stdout
 
     def pull(self, url, paths, clients=1):
@@ -239,7 +243,7 @@ class Stand:
         server = self._remember(Server(name, process, f"http://127.0.0.1:{port}", root))
         wait_for(lambda: process.poll() is not None or answers(server.url + path), f"{name} does not answer")
         if process.poll() is not None:
-            raise SystemExit(f"{name} did not start: {self._tail(name)}")
+            raise Failed(f"{name} did not start: {self._tail(name)}")
         return server
 
     def _remember(self, server):
@@ -288,7 +292,7 @@ def wait_for(condition, otherwise):
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         if time.monotonic() > deadline:
-            raise SystemExit(f"{otherwise} within {WAIT_SECONDS} s")
+            raise Failed(f"{otherwise} within {WAIT_SECONDS} s")
         time.sleep(0.02)
 
 

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -38,10 +39,11 @@ impl Hub {
 
     /// Starts a Hub in the current tokio runtime; fails where a port cannot be bound.
     pub async fn try_start(options: Options) -> io::Result<Self> {
-        let mut bound =
-            vec![(Role::Registry, serve::bind(options.addr)?), (Role::Cdn, serve::bind(options.cdn_addr)?)];
+        // A port that was chosen by hand is not shared: two Hubs on it would be a mistake.
+        let bind = |address: SocketAddr| serve::bind(address, address.port() == 0);
+        let mut bound = vec![(Role::Registry, bind(options.addr)?), (Role::Cdn, bind(options.cdn_addr)?)];
         if options.token_port_apart {
-            bound.push((Role::Token, serve::bind((options.addr.ip(), 0).into())?));
+            bound.push((Role::Token, bind((options.addr.ip(), 0).into())?));
         }
         let registry = bound[0].1.local_addr()?;
         let token = bound.get(2).map_or(Ok(registry), |(_, socket)| socket.local_addr())?;
@@ -91,11 +93,13 @@ impl Hub {
         let ports = std::mem::take(&mut *self.state.ports());
         for mut port in ports {
             if let Life::Up(task) = port.life {
+                // Bound before the other socket is gone, or somebody who asks for any port may be given this one.
+                let kept = serve::bind(port.address, true);
                 task.abort();
                 // The port is free once the task is gone; an aborted task's error is what was asked for.
                 let _ = task.await;
-                let socket = serve::bind(port.address).expect("a port that was just left can be bound again");
-                port.life = Life::Down(socket);
+                let socket = kept.or_else(|_| serve::bind(port.address, false));
+                port.life = Life::Down(socket.expect("a port that was just left can be bound again"));
             }
             self.state.ports().push(port);
         }

@@ -41,10 +41,12 @@ pub(crate) enum Life {
     Down(TcpSocket),
 }
 
-/// Returns a socket that is bound and does not listen yet.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+/// Returns a socket that is bound and does not listen yet. A `shared` address may be bound by several such sockets of
+/// this user, so that a port can be kept while nobody listens on it.
+pub(crate) fn bind(address: SocketAddr, shared: bool) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
+    socket.set_reuseport(shared)?;
     socket.bind(address)?;
     Ok(socket)
 }

@@ -119,7 +119,7 @@ pub struct Freshness {
 }
 
 /// A failure of a source: what, whose fault, and when to ask again.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{registry}: {message}")]
 pub struct SourceError {
     /// The registry asked.

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use oci::RepositoryName;
+use oci::{Digest, RepositoryName, Tag};
 use quick_cache::sync::Cache as Memory;
 
 use crate::{
@@ -14,8 +14,17 @@ use crate::{
 /// Absences remembered.
 const REMEMBERED_MAX: usize = 10_000;
 
+/// What was asked for. A digest that is no manifest may well be a blob, and clients that know a digest alone ask for
+/// both, so the two are told apart.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(super) enum Wanted {
+    Tag(Tag),
+    Manifest(Digest),
+    Blob(Digest),
+}
+
 pub(super) struct Absent {
-    known: Memory<(RepositoryName, Arc<str>), (Instant, Arc<SourceError>)>,
+    known: Memory<(RepositoryName, Wanted), (Instant, Arc<SourceError>)>,
     clock: Clock,
 }
 
@@ -24,9 +33,9 @@ impl Absent {
         Self { known: Memory::new(REMEMBERED_MAX), clock }
     }
 
-    /// Returns what the registry said of this tag or digest, if that was a moment ago.
-    pub(super) fn find(&self, origin: &Origin, what: &str) -> Option<Arc<SourceError>> {
-        let key = (origin.tree_name.clone(), Arc::from(what));
+    /// Returns what the registry said of this, if that was a moment ago.
+    pub(super) fn find(&self, origin: &Origin, what: &Wanted) -> Option<Arc<SourceError>> {
+        let key = (origin.tree_name.clone(), what.clone());
         let (since, error) = self.known.get(&key)?;
         if self.clock.now().saturating_duration_since(since) < origin.freshness.absent_ttl {
             return Some(error);
@@ -36,9 +45,9 @@ impl Absent {
     }
 
     /// Remembers the error if it says that there is no such thing.
-    pub(super) fn note(&self, origin: &Origin, what: &str, error: &Arc<SourceError>) {
+    pub(super) fn note(&self, origin: &Origin, what: &Wanted, error: &Arc<SourceError>) {
         if error.kind == SourceErrorKind::NotFound {
-            let key = (origin.tree_name.clone(), Arc::from(what));
+            let key = (origin.tree_name.clone(), what.clone());
             self.known.insert(key, (self.clock.now(), Arc::clone(error)));
         }
     }

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::{
     Cache, Error, Outcome, Parts, Served,
+    absent::Wanted,
     fill::{AHEAD_BYTES_MIN, Fill, Follower, TAIL_BYTES},
     key,
     manifest::logged,
@@ -59,7 +60,7 @@ impl Cache {
             let outcome = self.entitle(origin, digest, looked.membership).await?;
             return Ok(Served::new(self.stored_blob(stored), outcome));
         }
-        if let Some(error) = self.parts.absent.find(origin, &digest.to_string()) {
+        if let Some(error) = self.parts.absent.find(origin, &Wanted::Blob(*digest)) {
             return Err(Error::Source(error));
         }
         loop {
@@ -94,12 +95,12 @@ impl Cache {
             let outcome = self.entitle(origin, digest, looked.membership).await?;
             return Ok(Served::new(Some(stored.size()), outcome));
         }
-        let text = digest.to_string();
-        if let Some(error) = self.parts.absent.find(origin, &text) {
+        let wanted = Wanted::Blob(*digest);
+        if let Some(error) = self.parts.absent.find(origin, &wanted) {
             return Err(Error::Source(error));
         }
         let size = origin.source.blob_size(&origin.repository, digest).await;
-        let size = self.noted(origin, &text, size)?;
+        let size = self.noted(origin, &wanted, size)?;
         let size = size.or(looked.named_size);
         Ok(Served::new(size, Outcome::Passed))
     }
@@ -155,7 +156,7 @@ impl Cache {
             return Ok(Outcome::Hit);
         }
         let confirmed = origin.source.blob_size(&origin.repository, digest).await;
-        self.noted(origin, &digest.to_string(), confirmed)?;
+        self.noted(origin, &Wanted::Blob(*digest), confirmed)?;
         let (name, digest) = key(origin, *digest);
         self.blocking(move |parts| parts.link_blob(&name, &digest)).await;
         Ok(Outcome::Revalidated)

@@ -27,6 +27,7 @@ use crate::{
 
 mod ahead;
 mod filler;
+mod incoming;
 
 pub(super) use ahead::AHEAD_BYTES_MIN;
 use filler::Filler;
@@ -95,6 +96,14 @@ impl Fills {
             Filler::new(cache, Arc::clone(&ending.fill)).run().await;
         });
         (follower, false)
+    }
+
+    /// Returns how much a fill may hold in memory before it writes, so that all together stay within a bound.
+    fn batch_bytes(&self) -> usize {
+        const ALL_BYTES_MAX: usize = 8 << 20;
+        const BATCH_BYTES_MIN: usize = 16 << 10;
+        let each = ALL_BYTES_MAX / self.lock().len().max(1);
+        each.clamp(BATCH_BYTES_MIN, incoming::BATCH_BYTES_MAX)
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Fill>>> {

@@ -6,6 +6,7 @@ use oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Reference, Tag};
 
 use super::{
     Cache, Error, FAILED_CHECK_TTL_MAX, Outcome, Parts, Served,
+    absent::Wanted,
     freshness::{Action, decide, serve_stale},
     key,
 };
@@ -59,12 +60,12 @@ impl Cache {
                 if let Some(manifest) = self.stored_manifest(origin, digest).await? {
                     return Ok(Served::new(manifest.descriptor.clone(), Outcome::Hit));
                 }
-                let text = digest.to_string();
-                if let Some(error) = self.parts.absent.find(origin, &text) {
+                let wanted = Wanted::Manifest(*digest);
+                if let Some(error) = self.parts.absent.find(origin, &wanted) {
                     return Err(Error::Source(error));
                 }
                 let descriptor = origin.source.has_manifest(&origin.repository, digest).await;
-                Ok(Served::new(self.noted(origin, &text, descriptor)?, Outcome::Passed))
+                Ok(Served::new(self.noted(origin, &wanted, descriptor)?, Outcome::Passed))
             }
         }
     }
@@ -221,7 +222,7 @@ impl Cache {
         tag: &Tag,
         known: Option<&TagRecord>,
     ) -> Option<Result<Resolution, Error>> {
-        if let Some(error) = self.parts.absent.find(origin, tag.as_str()) {
+        if let Some(error) = self.parts.absent.find(origin, &Wanted::Tag(tag.clone())) {
             return Some(Err(Error::Source(error)));
         }
         let record = self.parts.index.tag_in_memory(&key(origin, tag.clone()))?;
@@ -239,7 +240,7 @@ impl Cache {
         tag: &Tag,
         resolved: Result<Resolved, SourceError>,
     ) -> Result<Resolution, Error> {
-        let (named, fetched) = match self.noted(origin, tag.as_str(), resolved) {
+        let (named, fetched) = match self.noted(origin, &Wanted::Tag(tag.clone()), resolved) {
             Ok(Resolved::Descriptor(named)) => (named, false),
             Ok(Resolved::Manifest(manifest)) => (self.admit(origin, manifest).await.descriptor, true),
             Err(Error::Source(error)) if error.kind == SourceErrorKind::NotFound => {
@@ -291,12 +292,12 @@ impl Cache {
         if let Some(manifest) = self.stored_manifest(origin, digest).await? {
             return Ok(Found { manifest, fetched: false });
         }
-        let text = digest.to_string();
-        if let Some(error) = self.parts.absent.find(origin, &text) {
+        let wanted = Wanted::Manifest(*digest);
+        if let Some(error) = self.parts.absent.find(origin, &wanted) {
             return Err(Error::Source(error));
         }
         let fetched = origin.source.manifest(&origin.repository, &Reference::Digest(*digest)).await;
-        let manifest = self.noted(origin, &text, fetched)?;
+        let manifest = self.noted(origin, &wanted, fetched)?;
         Ok(Found { manifest: self.admit(origin, manifest).await, fetched: true })
     }
 
@@ -314,7 +315,7 @@ impl Cache {
         if membership != Some(Membership::Manifest) {
             // Stored by another repository: the bytes are here, the right to them is asked for.
             let confirmed = origin.source.has_manifest(&origin.repository, digest).await;
-            self.noted(origin, &digest.to_string(), confirmed)?;
+            self.noted(origin, &Wanted::Manifest(*digest), confirmed)?;
         }
         Ok(Some(self.keep(origin, manifest, membership.is_some()).await))
     }
@@ -362,7 +363,7 @@ impl Cache {
     pub(super) fn noted<T>(
         &self,
         origin: &Origin,
-        what: &str,
+        what: &Wanted,
         answer: Result<T, SourceError>,
     ) -> Result<T, Error> {
         answer.map_err(|error| {

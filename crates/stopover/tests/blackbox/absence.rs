@@ -68,6 +68,26 @@ async fn one_absence_says_nothing_of_another_tag_or_repository() {
     assert_eq!(mirror.get(&blob_path("library/other", blob)).await.digest(), blob);
 }
 
+/// Clients that know a digest alone, such as oras, ask for a manifest first and then for a blob, or the other way.
+#[tokio::test]
+async fn a_digest_that_is_no_manifest_may_be_a_blob_and_the_other_way_round() {
+    let hub = hub_that_says_404().await;
+    let blob = push_blob(&hub, REPOSITORY, b"no manifest");
+    let manifest = hub.tagged(REPOSITORY, "there").unwrap();
+    for asks_head in [true, false] {
+        let mirror = Mirror::start(&hub).await;
+        for (wrong, right, digest) in [
+            (manifest_path(REPOSITORY, blob), blob_path(REPOSITORY, blob), blob),
+            (blob_path(REPOSITORY, manifest), manifest_path(REPOSITORY, manifest), manifest),
+        ] {
+            let reply = if asks_head { mirror.head(&wrong).await } else { mirror.get(&wrong).await };
+            assert_eq!(reply.status, 404, "{wrong}");
+            assert_eq!(mirror.head(&right).await.status, 200, "{right}");
+            assert_eq!(mirror.get(&right).await.digest(), digest, "{right}");
+        }
+    }
+}
+
 /// Statement 73: what was not there is found soon after it is pushed, and at once where nothing is to be remembered.
 #[tokio::test]
 async fn what_is_pushed_after_all_is_found() {

@@ -36,7 +36,11 @@ async fn a_private_repository_is_pulled_with_the_account_and_refused_without() {
     for path in [path, blob_path(REPOSITORY, image.config), format!("/v2/{REPOSITORY}/tags/list")] {
         let reply = anonymous.get(&path).await;
         assert_eq!((reply.status, reply.error_code().as_str()), (401, "UNAUTHORIZED"), "{path}");
-        assert_eq!(reply.header("www-authenticate"), "", "statement 16: a client's login would go to the mirror");
+        assert_eq!(
+            reply.header("www-authenticate"),
+            "",
+            "statement 16: a client's login would go to the mirror"
+        );
         assert_eq!(anonymous.head(&path).await.status, 401, "{path}");
     }
 }

@@ -60,7 +60,11 @@ async fn check(row: Row) {
     let stale = mirror.get(&manifest_path(REPOSITORY, "cached")).await;
     assert_stale(&what, &stale, &cached.manifest);
     let head = mirror.head(&manifest_path(REPOSITORY, "cached")).await;
-    assert_eq!((head.status, head.header("docker-content-digest")), (200, &*cached.manifest.to_string()), "{what}");
+    assert_eq!(
+        (head.status, head.header("docker-content-digest")),
+        (200, &*cached.manifest.to_string()),
+        "{what}"
+    );
     let asked = hub.counters().total();
     let by_digest = mirror.get(&manifest_path(REPOSITORY, cached.manifest)).await;
     assert_eq!((by_digest.status, by_digest.header("warning")), (200, ""), "{what}: a digest is never stale");

@@ -17,12 +17,16 @@ const SIZE: usize = 6 << 20;
 /// Returns the files of fills that are half done.
 fn spools(mirror: &Mirror) -> Vec<PathBuf> {
     let boots = fs::read_dir(mirror.root().join("stopover/spool")).into_iter().flatten().flatten();
-    boots.flat_map(|boot| fs::read_dir(boot.path()).into_iter().flatten().flatten()).map(|file| file.path()).collect()
+    boots
+        .flat_map(|boot| fs::read_dir(boot.path()).into_iter().flatten().flatten())
+        .map(|file| file.path())
+        .collect()
 }
 
 async fn until_spooled(mirror: &Mirror, bytes: u64) {
     until("what was received is in the file", || {
-        let lens: Vec<u64> = spools(mirror).iter().filter_map(|path| Some(path.metadata().ok()?.len())).collect();
+        let lens: Vec<u64> =
+            spools(mirror).iter().filter_map(|path| Some(path.metadata().ok()?.len())).collect();
         (lens == [bytes]).then_some(())
     })
     .await;
@@ -51,7 +55,8 @@ async fn a_fill_that_was_killed_is_taken_up_where_it_stood() {
         let reply = mirror.get(&path).await;
         assert_eq!((reply.status, reply.is_whole, reply.digest()), (200, true, blob), "{received}");
         let counters = hub.counters();
-        let ranges: Vec<_> = counters.requests.iter().filter(|seen| seen.port == "cdn").map(|seen| &seen.range).collect();
+        let ranges: Vec<_> =
+            counters.requests.iter().filter(|seen| seen.port == "cdn").map(|seen| &seen.range).collect();
         assert_eq!(ranges, [&Some(format!("bytes={received}-"))], "only the rest is asked for");
         assert_eq!(counters.bytes(&blob), SIZE as u64 - received);
         mirror.until_stored(&blob).await;

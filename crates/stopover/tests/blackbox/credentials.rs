@@ -30,7 +30,12 @@ async fn private_hub(options: Options) -> (Hub, images::Image) {
 /// What must be heard nowhere but at home, in lower case.
 fn secrets() -> [String; 4] {
     let basic = STANDARD.encode(format!("{USER}:{PASSWORD}"));
-    [PASSWORD.to_lowercase(), basic.to_lowercase(), TOKEN_BEGIN.to_lowercase(), "authorization: basic".to_owned()]
+    [
+        PASSWORD.to_lowercase(),
+        basic.to_lowercase(),
+        TOKEN_BEGIN.to_lowercase(),
+        "authorization: basic".to_owned(),
+    ]
 }
 
 fn assert_heard_no_secret(honey: &Honey, what: &str) {
@@ -87,7 +92,11 @@ async fn a_hostile_realm_hears_nothing() {
     assert_eq!(hub.counters().token_basic, 0);
 
     hub.configure(|options| options.challenge.realm = None);
-    assert_eq!(mirror.get(&manifest_path(REPOSITORY, "1")).await.status, 200, "the true realm is asked as ever");
+    assert_eq!(
+        mirror.get(&manifest_path(REPOSITORY, "1")).await.status,
+        200,
+        "the true realm is asked as ever"
+    );
 }
 
 /// Statement 65: a challenge that asks for the account itself, over an encrypted or a plain line, from elsewhere.
@@ -101,9 +110,12 @@ async fn whoever_a_redirect_leads_to_gets_no_credential_however_it_asks() {
     })
     .await;
     let home = format!("{}/token", hub.registry_url());
-    let homeward = Honey::challenging(|_| format!("Bearer realm=\"{home}\",scope=\"repository:ann/private:pull\"")).await;
+    let homeward =
+        Honey::challenging(|_| format!("Bearer realm=\"{home}\",scope=\"repository:ann/private:pull\""))
+            .await;
     let mirror = Mirror::start_with(&hub, with_account()).await;
-    for (name, honey) in [("plain", &plain), ("basic", &basic), ("bearer", &bearer), ("homeward", &homeward)] {
+    for (name, honey) in [("plain", &plain), ("basic", &basic), ("bearer", &bearer), ("homeward", &homeward)]
+    {
         for kind in [Kind::Blobs, Kind::Manifests] {
             hub.clear_faults();
             let trap = format!("http://127.0.0.1:{}/v2/x", honey.port());
@@ -138,9 +150,11 @@ async fn the_account_and_its_tokens_stay_with_the_registry() {
     let counters = hub.counters();
     assert_eq!(counters.authorized_at("cdn").count(), 0);
     assert_eq!(counters.refused_cdn_auth, 0);
-    let at_home: Vec<_> = counters.authorized_at("registry").filter_map(|seen| seen.authorization.clone()).collect();
+    let at_home: Vec<_> =
+        counters.authorized_at("registry").filter_map(|seen| seen.authorization.clone()).collect();
     assert!(!at_home.is_empty() && at_home.iter().all(|scheme| scheme == "Bearer"), "{at_home:?}");
-    let at_token: Vec<_> = counters.authorized_at("token").filter_map(|seen| seen.authorization.clone()).collect();
+    let at_token: Vec<_> =
+        counters.authorized_at("token").filter_map(|seen| seen.authorization.clone()).collect();
     assert_eq!(at_token, ["Basic"], "one token, asked for with the account");
 }
 

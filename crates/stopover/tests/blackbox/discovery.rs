@@ -26,7 +26,11 @@ async fn tags_are_listed_page_by_page_in_their_order() {
     let table = [
         ("", vec!["1.0", "1.1", "2.0", "latest", "x"], ""),
         ("?n=2", vec!["1.0", "1.1"], "</v2/library/alpine/tags/list?n=2&last=1.1>; rel=\"next\""),
-        ("?n=2&last=1.1", vec!["2.0", "latest"], "</v2/library/alpine/tags/list?n=2&last=latest>; rel=\"next\""),
+        (
+            "?n=2&last=1.1",
+            vec!["2.0", "latest"],
+            "</v2/library/alpine/tags/list?n=2&last=latest>; rel=\"next\"",
+        ),
         ("?n=2&last=latest", vec!["x"], ""),
         ("?n=5", vec!["1.0", "1.1", "2.0", "latest", "x"], ""),
         ("?last=zzz", vec![], ""),
@@ -63,7 +67,9 @@ async fn the_link_to_the_next_page_keeps_the_name_and_the_namespace() {
         let json = reply.json();
         assert_eq!(json["name"], "alpine");
         seen.extend(json["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap().to_owned()));
-        let Some(next) = reply.header("link").strip_prefix('<').and_then(|link| link.split_once('>')) else { break };
+        let Some(next) = reply.header("link").strip_prefix('<').and_then(|link| link.split_once('>')) else {
+            break;
+        };
         assert!(next.0.starts_with("/v2/alpine/tags/list?") && next.0.contains("ns=docker.io"), "{}", next.0);
         path = next.0.to_owned();
     }
@@ -176,7 +182,8 @@ async fn referrers_are_filtered_by_the_mirror_and_kept_unfiltered() {
             assert_eq!((reply.status, reply.header("content-type")), (200, OCI_INDEX), "{query}");
             assert_eq!(reply.header("oci-filters-applied"), applied, "{query}");
             let json = reply.json();
-            let mut found: Vec<_> = json["manifests"].as_array().unwrap().iter().map(|one| one["digest"].clone()).collect();
+            let mut found: Vec<_> =
+                json["manifests"].as_array().unwrap().iter().map(|one| one["digest"].clone()).collect();
             let mut expected: Vec<_> = expected.iter().map(|digest| json!(digest.to_string())).collect();
             found.sort_by_key(ToString::to_string);
             expected.sort_by_key(ToString::to_string);

@@ -28,7 +28,11 @@ async fn a_blob_passes_through_a_disk_that_is_full_or_fills_up() {
         disk.fill_up(left);
         for _ in 0..2 {
             let reply = mirror.get(&blob_path(REPOSITORY, blob)).await;
-            assert_eq!((reply.status, reply.is_whole, reply.digest()), (200, true, blob), "{left} bytes left");
+            assert_eq!(
+                (reply.status, reply.is_whole, reply.digest()),
+                (200, true, blob),
+                "{left} bytes left"
+            );
             assert_eq!(reply.content_length(), BLOB_BYTES as u64);
             assert!(!mirror.blob_file(&blob).exists(), "nothing partial becomes visible");
         }

@@ -29,8 +29,11 @@ async fn pull_named(mirror: &Mirror, image: &images::Image, is_index: bool) {
         let reply = mirror.get(&manifest_path(REPOSITORY, image.platform)).await;
         assert_eq!((reply.status, reply.digest()), (200, image.platform));
     }
-    let blobs: Vec<(Digest, String)> = image.blobs().map(|blob| (*blob, blob_path(REPOSITORY, blob))).collect();
-    for (reply, (blob, _)) in join_all(blobs.iter().map(|(_, path)| mirror.get(path))).await.iter().zip(&blobs) {
+    let blobs: Vec<(Digest, String)> =
+        image.blobs().map(|blob| (*blob, blob_path(REPOSITORY, blob))).collect();
+    for (reply, (blob, _)) in
+        join_all(blobs.iter().map(|(_, path)| mirror.get(path))).await.iter().zip(&blobs)
+    {
         assert_eq!((reply.status, reply.is_whole, reply.digest()), (200, true, *blob));
     }
 }

@@ -16,7 +16,10 @@ const REPOSITORY: &str = "library/alpine";
 async fn each_variable_of_registry2_sets_what_it_set_there() {
     let table: [(&[(&str, &str)], &str); 20] = [
         (&[("REGISTRY_PROXY_REMOTEURL", "http://127.0.0.1:7000")], "url = \"http://127.0.0.1:7000\""),
-        (&[("REGISTRY_PROXY_REMOTEURL", "https://registry-1.docker.io/")], "url = \"https://registry-1.docker.io\""),
+        (
+            &[("REGISTRY_PROXY_REMOTEURL", "https://registry-1.docker.io/")],
+            "url = \"https://registry-1.docker.io\"",
+        ),
         (&[("REGISTRY_PROXY_REMOTEURL", "\"https://mirror.gcr.io\"")], "url = \"https://mirror.gcr.io\""),
         (&[("REGISTRY_PROXY_USERNAME", "ann"), ("REGISTRY_PROXY_PASSWORD", "pw")], "username = \"ann\""),
         (&[("REGISTRY_PROXY_TTL", "168h")], "ttl = \"7d\""),
@@ -40,9 +43,21 @@ async fn each_variable_of_registry2_sets_what_it_set_there() {
     for (variables, line) in table {
         let ended = run(folder.path(), &["check"], variables).await;
         assert_eq!((ended.code, ended.err.as_str()), (Some(0), ""), "{variables:?}");
-        assert!(ended.out.starts_with("ok: read no file and the environment\n"), "{variables:?}: {}", ended.out);
-        assert!(ended.out.lines().any(|one| one.trim_start_matches("# ") == line), "{variables:?}: {line}: {}", ended.out);
-        assert!(!ended.out.contains("\"pw\"") && !ended.out.contains("warning"), "{variables:?}: {}", ended.out);
+        assert!(
+            ended.out.starts_with("ok: read no file and the environment\n"),
+            "{variables:?}: {}",
+            ended.out
+        );
+        assert!(
+            ended.out.lines().any(|one| one.trim_start_matches("# ") == line),
+            "{variables:?}: {line}: {}",
+            ended.out
+        );
+        assert!(
+            !ended.out.contains("\"pw\"") && !ended.out.contains("warning"),
+            "{variables:?}: {}",
+            ended.out
+        );
     }
 }
 
@@ -73,11 +88,15 @@ async fn the_environment_of_registry2_runs_the_mirror() {
     let address = line.split("address=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     let reply = get(&format!("http://{address}{}", manifest_path("alpine", "3.20")), &[]).await;
     assert_eq!((reply.status, reply.digest()), (200, image.manifest));
-    assert!(root.join("docker/registry/v2/repositories/library/alpine/_manifests/tags/3.20/current/link").exists());
+    assert!(
+        root.join("docker/registry/v2/repositories/library/alpine/_manifests/tags/3.20/current/link")
+            .exists()
+    );
     serving.until_said("msg=\"response completed\"").await;
     let said = serving.said();
     for ignored in ["REGISTRY_STORAGE_DELETE_ENABLED", "REGISTRY_PORT"] {
-        let warned = said.lines().filter(|line| line.contains("level=warn") && line.contains(ignored)).count();
+        let warned =
+            said.lines().filter(|line| line.contains("level=warn") && line.contains(ignored)).count();
         assert_eq!(warned, 1, "{ignored}: {said}");
     }
     assert!(!said.contains("s3cr3t"), "{said}");
@@ -115,7 +134,8 @@ async fn the_log_level_of_registry2_is_kept() {
 #[tokio::test]
 async fn each_mistake_is_named_with_its_place_and_what_was_expected() {
     let folder = tempfile::tempdir().unwrap();
-    let text = "[cache]\ntag_tll = \"5m\"\nabsent_ttl = 7\n\n[htp]\naddr = \":1\"\n\n[upstream]\npassword = 5\n";
+    let text =
+        "[cache]\ntag_tll = \"5m\"\nabsent_ttl = 7\n\n[htp]\naddr = \":1\"\n\n[upstream]\npassword = 5\n";
     fs::write(folder.path().join("stopover.toml"), text).unwrap();
     let env = [("STOPOVER_HTTP__ADR", ":1"), ("STOPOVER_HTTP__DRAIN_TIMEOUT", "soon")];
     for arguments in [vec!["check"], vec!["serve"], vec!["check", "--config", "stopover.toml"]] {
@@ -140,10 +160,23 @@ async fn each_mistake_is_named_with_its_place_and_what_was_expected() {
 #[tokio::test]
 async fn what_makes_no_sense_together_is_a_mistake_too() {
     let folder = tempfile::tempdir().unwrap();
-    let table: [(&[&str], &[(&str, &str)], &str); 6] = [
-        (&["check"], &[("REGISTRY_PROXY_USERNAME", "ann")], "REGISTRY_PROXY_USERNAME: upstream.username is set and"),
-        (&["check"], &[("REGISTRY_PROXY_PASSWORD", "x")], "REGISTRY_PROXY_PASSWORD: upstream.password is set and"),
-        (&["check"], &[("REGISTRY_PROXY_REMOTEURL", "ftp://x")], "REGISTRY_PROXY_REMOTEURL: upstream.url: found"),
+    type Row<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
+    let table: [Row<'_>; 6] = [
+        (
+            &["check"],
+            &[("REGISTRY_PROXY_USERNAME", "ann")],
+            "REGISTRY_PROXY_USERNAME: upstream.username is set and",
+        ),
+        (
+            &["check"],
+            &[("REGISTRY_PROXY_PASSWORD", "x")],
+            "REGISTRY_PROXY_PASSWORD: upstream.password is set and",
+        ),
+        (
+            &["check"],
+            &[("REGISTRY_PROXY_REMOTEURL", "ftp://x")],
+            "REGISTRY_PROXY_REMOTEURL: upstream.url: found",
+        ),
         (&["check"], &[("REGISTRY_STORAGE", "s3")], "REGISTRY_STORAGE: expected filesystem"),
         (&["check", "--config", "none.toml"], &[], "none.toml: cannot be read"),
         (&["check"], &[("STOPOVER_CONFIG", "none.toml")], "none.toml: cannot be read"),
@@ -153,16 +186,23 @@ async fn what_makes_no_sense_together_is_a_mistake_too() {
         assert_eq!(ended.code, Some(1), "{expected}");
         assert!(ended.err.contains(expected), "{expected}: {}", ended.err);
     }
-    assert_eq!(run(folder.path(), &["sreve"], &[]).await.code, Some(2), "a wrong command line is another code");
+    assert_eq!(
+        run(folder.path(), &["sreve"], &[]).await.code,
+        Some(2),
+        "a wrong command line is another code"
+    );
 }
 
 /// Later over earlier: the defaults, the file, registry:2's variables, ours.
 #[tokio::test]
 async fn a_variable_of_ours_wins_over_registry2s_and_that_over_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("stopover.toml"), "[log]\nlevel = \"error\"\n[storage]\nttl = \"1d\"\n").unwrap();
-    let all = [("STOPOVER_LOG__LEVEL", "debug"), ("REGISTRY_LOG_LEVEL", "warn"), ("REGISTRY_PROXY_TTL", "2h")];
-    for (from, level, ttl) in [(0, "debug", "2h"), (1, "warn", "2h"), (2, "error", "2h"), (3, "error", "1d")] {
+    fs::write(folder.path().join("stopover.toml"), "[log]\nlevel = \"error\"\n[storage]\nttl = \"1d\"\n")
+        .unwrap();
+    let all =
+        [("STOPOVER_LOG__LEVEL", "debug"), ("REGISTRY_LOG_LEVEL", "warn"), ("REGISTRY_PROXY_TTL", "2h")];
+    for (from, level, ttl) in [(0, "debug", "2h"), (1, "warn", "2h"), (2, "error", "2h"), (3, "error", "1d")]
+    {
         let ended = run(folder.path(), &["check"], &all[from..]).await;
         assert_eq!(ended.code, Some(0), "{}", ended.err);
         assert!(ended.out.starts_with("ok: read stopover.toml and the environment"), "{}", ended.out);

@@ -41,7 +41,11 @@ async fn a_folder_that_cannot_be_used_is_named_and_nothing_is_served() {
     let env = [("STOPOVER_STORAGE__ROOT", file.to_str().unwrap()), ("STOPOVER_HTTP__ADDR", "127.0.0.1:0")];
     let ended = run(folder.path(), &["serve"], &[env[0], env[1], ("STOPOVER_ADMIN__ADDR", "off")]).await;
     assert_eq!(ended.code, Some(1));
-    assert!(ended.err.contains("storage.root") && ended.err.contains(file.to_str().unwrap()), "{}", ended.err);
+    assert!(
+        ended.err.contains("storage.root") && ended.err.contains(file.to_str().unwrap()),
+        "{}",
+        ended.err
+    );
 }
 
 type Break = fn(&Path);
@@ -52,7 +56,9 @@ async fn an_index_that_is_lost_or_broken_costs_no_content() {
     let breaks: [(&str, Break); 4] = [
         ("deleted", |index| volume::remove_index(index.parent().unwrap().parent().unwrap())),
         ("garbage", |index| fs::write(index, noise(1, 100_000)).unwrap()),
-        ("truncated", |index| fs::OpenOptions::new().write(true).open(index).unwrap().set_len(5_000).unwrap()),
+        ("truncated", |index| {
+            fs::OpenOptions::new().write(true).open(index).unwrap().set_len(5_000).unwrap()
+        }),
         ("empty", |index| fs::write(index, b"").unwrap()),
     ];
     for (what, breaks) in breaks {
@@ -73,13 +79,20 @@ async fn an_index_that_is_lost_or_broken_costs_no_content() {
         let reply = mirror.get(&manifest_path(REPOSITORY, "1")).await;
         assert_eq!((reply.status, reply.digest()), (200, image.manifest), "{what}");
         assert_eq!(reply.header("content-type"), oci::OCI_INDEX, "{what}");
-        assert_eq!(mirror.get(&manifest_path(REPOSITORY, image.platform)).await.digest(), image.platform, "{what}");
+        assert_eq!(
+            mirror.get(&manifest_path(REPOSITORY, image.platform)).await.digest(),
+            image.platform,
+            "{what}"
+        );
         for blob in image.blobs() {
             assert_eq!(mirror.get(&blob_path(REPOSITORY, blob)).await.digest(), *blob, "{what}");
         }
         let counters = hub.counters();
         assert_eq!((counters.manifest_get, counters.blob_get), (0, 0), "{what}: {counters:#?}");
-        assert!(counters.manifest_head <= 1, "{what}: the tag is checked, since nobody knows when it was: {counters:#?}");
+        assert!(
+            counters.manifest_head <= 1,
+            "{what}: the tag is checked, since nobody knows when it was: {counters:#?}"
+        );
     }
 }
 
@@ -115,13 +128,21 @@ async fn a_volume_of_registry2_is_taken_over_with_all_that_it_has() {
     hub.stop_listening().await;
     let mirror = Mirror::start_with(&hub, MirrorOptions::default().root(volume.path())).await;
     let reply = mirror.get(&manifest_path("alpine", "3.20")).await;
-    assert_eq!((reply.status, reply.digest(), reply.header("content-type")), (200, manifest, DOCKER_MANIFEST));
+    assert_eq!(
+        (reply.status, reply.digest(), reply.header("content-type")),
+        (200, manifest, DOCKER_MANIFEST)
+    );
     let by_digest = mirror.get(&manifest_path(REPOSITORY, manifest)).await;
     assert_eq!((by_digest.status, by_digest.header("warning")), (200, ""));
     for blob in &blobs {
         let reply = mirror.get(&blob_path(REPOSITORY, blob)).await;
         assert_eq!((reply.status, reply.digest(), reply.header("warning")), (200, *blob, ""));
-        assert_error("another repository", &mirror.get(&blob_path("library/x", blob)).await, 503, "UNAVAILABLE");
+        assert_error(
+            "another repository",
+            &mirror.get(&blob_path("library/x", blob)).await,
+            503,
+            "UNAVAILABLE",
+        );
     }
     assert_error("a torn link", &mirror.get(&manifest_path(REPOSITORY, "torn")).await, 503, "UNAVAILABLE");
     assert_eq!(hub.counters().total(), 0);
@@ -173,7 +194,8 @@ async fn what_is_pulled_is_laid_out_as_registry2_has_it() {
         let text = until(&link, || fs::read_to_string(&path).ok()).await;
         assert_eq!(text, digest.to_string(), "{link}: no newline, as registry:2 writes it");
     }
-    let mut names: Vec<_> = fs::read_dir(mirror.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        fs::read_dir(mirror.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["docker", "stopover"], "ours is one folder beside");
 }
@@ -182,7 +204,8 @@ async fn what_is_pulled_is_laid_out_as_registry2_has_it() {
 #[tokio::test]
 async fn what_nobody_uses_is_removed_and_what_is_used_stays() {
     let hub = Hub::start(Options::default()).await;
-    let (used, unused) = (push_blob(&hub, REPOSITORY, &noise(1, 100)), push_blob(&hub, REPOSITORY, &noise(2, 100)));
+    let (used, unused) =
+        (push_blob(&hub, REPOSITORY, &noise(1, 100)), push_blob(&hub, REPOSITORY, &noise(2, 100)));
     let mirror = Mirror::start_with(&hub, MirrorOptions::default().env("REGISTRY_PROXY_TTL", "4s")).await;
     for blob in [used, unused] {
         assert_eq!(mirror.get(&blob_path(REPOSITORY, blob)).await.status, 200);

@@ -24,7 +24,8 @@ async fn each_request_is_one_line_with_all_that_is_to_be_said() {
     let image = images::busybox(&hub, REPOSITORY, "3.20", images::Format::OciSingle);
     let mirror = Mirror::start(&hub).await;
     let agent = [("user-agent", "docker/28.0 \"quoted\" \\ (linux)")];
-    let manifest = mirror.get_with(&format!("{}?ns=docker.io", manifest_path("alpine", "3.20")), &agent).await;
+    let manifest =
+        mirror.get_with(&format!("{}?ns=docker.io", manifest_path("alpine", "3.20")), &agent).await;
     mirror.get_with(&manifest_path(REPOSITORY, "3.20"), &agent).await;
     mirror.get_with(&blob_path(REPOSITORY, image.config), &agent).await;
     mirror.get_with("/v2/../etc?secret=query", &agent).await;
@@ -35,18 +36,26 @@ async fn each_request_is_one_line_with_all_that_is_to_be_said() {
         assert_eq!((&line["level"], &line["method"]), (&"info".into(), &"GET".into()), "{line}");
         assert_eq!(line["user_agent"], "docker/28.0 \"quoted\" \\ (linux)", "{line}");
         assert!(line["client"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
-        assert!(line["duration"].is_number() && line["status"].is_number() && line["bytes"].is_number(), "{line}");
+        assert!(
+            line["duration"].is_number() && line["status"].is_number() && line["bytes"].is_number(),
+            "{line}"
+        );
         assert!(line["time"].as_str().unwrap().ends_with('Z'), "{line}");
         assert!(!line.to_string().contains("query"), "no query is logged: {line}");
     }
     let digest = image.manifest.to_string();
-    for (line, outcome, upstream) in [(&lines[0], "filled", Value::from("docker.io")), (&lines[1], "hit", Value::Null)] {
+    for (line, outcome, upstream) in
+        [(&lines[0], "filled", Value::from("docker.io")), (&lines[1], "hit", Value::Null)]
+    {
         assert_eq!((&line["repository"], &line["reference"]), (&REPOSITORY.into(), &"3.20".into()), "{line}");
         assert_eq!((&line["digest"], &line["status"]), (&digest.as_str().into(), &200.into()), "{line}");
         assert_eq!(line["bytes"], manifest.body.len(), "{line}");
         assert_eq!((&line["outcome"], &line["upstream"]), (&outcome.into(), &upstream), "{line}");
     }
-    assert_eq!((&lines[2]["digest"], &lines[2]["outcome"]), (&image.config.to_string().into(), &"filled".into()));
+    assert_eq!(
+        (&lines[2]["digest"], &lines[2]["outcome"]),
+        (&image.config.to_string().into(), &"filled".into())
+    );
     assert_eq!((&lines[3]["status"], &lines[3]["path"]), (&400.into(), &"/v2/../etc".into()), "{}", lines[3]);
     assert!(lines[3]["error"].is_string() && lines[3]["request_id"].is_string(), "{}", lines[3]);
 }
@@ -84,11 +93,14 @@ async fn a_line_stays_one_line_whatever_a_client_sends() {
 #[tokio::test]
 async fn the_lines_of_requests_can_be_turned_off() {
     let hub = Hub::start(Options::default()).await;
-    let mut mirror = Mirror::start_with(&hub, MirrorOptions::default().env("STOPOVER_LOG__ACCESS", "false")).await;
+    let mut mirror =
+        Mirror::start_with(&hub, MirrorOptions::default().env("STOPOVER_LOG__ACCESS", "false")).await;
     assert_eq!(mirror.get("/v2/").await.status, 200);
     mirror.sigterm();
     mirror.wait_exit().await;
-    mirror.until_line("the last line", |line| line["msg"].as_str().is_some_and(|msg| msg.starts_with("ended"))).await;
+    mirror
+        .until_line("the last line", |line| line["msg"].as_str().is_some_and(|msg| msg.starts_with("ended")))
+        .await;
     assert!(mirror.log_lines().iter().all(|line| line["msg"] != "response completed"));
 }
 

@@ -23,7 +23,9 @@ async fn sixteen_nodes_that_pull_one_new_image_at_once_are_one_download() {
         assert_eq!(mirror.get(&manifest_path(REPOSITORY, "3")).await.digest(), image.manifest);
         assert_eq!(mirror.get(&manifest_path(REPOSITORY, image.platform)).await.digest(), image.platform);
         let paths: Vec<String> = image.blobs().map(|blob| blob_path(REPOSITORY, blob)).collect();
-        for (reply, blob) in join_all(paths.iter().map(|path| mirror.get(path))).await.iter().zip(image.blobs()) {
+        for (reply, blob) in
+            join_all(paths.iter().map(|path| mirror.get(path))).await.iter().zip(image.blobs())
+        {
             assert_eq!((reply.status, reply.digest()), (200, *blob));
         }
     });
@@ -62,7 +64,8 @@ async fn sixteen_nodes_read_what_has_arrived_while_the_rest_is_on_its_way() {
 async fn a_hundred_pulls_of_an_unchanged_tag_are_a_few_heads() {
     let hub = Hub::start(Options::default()).await;
     let image = images::busybox(&hub, REPOSITORY, "3", images::Format::OciSingle);
-    let mirror = Mirror::start_with(&hub, MirrorOptions::default().env("STOPOVER_CACHE__TAG_TTL", "1s")).await;
+    let mirror =
+        Mirror::start_with(&hub, MirrorOptions::default().env("STOPOVER_CACHE__TAG_TTL", "1s")).await;
     assert_eq!(mirror.get(&manifest_path(REPOSITORY, "3")).await.status, 200);
     hub.reset_counters();
     let begun = Instant::now();
@@ -88,7 +91,8 @@ async fn a_line_that_breaks_in_mid_layer_is_taken_up_where_it_broke() {
     assert_eq!((reply.status, reply.is_whole, reply.digest()), (200, true, blob));
     let counters = hub.counters();
     assert!(counters.of(&blob).cdn_gets >= 2, "{counters:#?}");
-    let ranges = counters.requests.iter().filter(|seen| seen.port == "cdn").filter_map(|seen| seen.range.as_deref());
+    let ranges =
+        counters.requests.iter().filter(|seen| seen.port == "cdn").filter_map(|seen| seen.range.as_deref());
     assert!(ranges.clone().count() >= 1 && ranges.clone().all(|range| range != "bytes=0-"), "{counters:#?}");
     // What a connection that breaks did not take is counted, too.
     assert!(counters.bytes(&blob) <= content.len() as u64 + 3 * (512 << 10), "{}", counters.bytes(&blob));
@@ -106,7 +110,11 @@ async fn one_flipped_byte_is_never_a_complete_answer_and_never_cached() {
         hub.fault(Fault::FlipByte(at), Times::Once);
         let path = blob_path(REPOSITORY, blob);
         let wrong = mirror.get(&path).await;
-        assert!(!wrong.is_whole && wrong.body.len() < content.len(), "byte {at}: {} bytes came", wrong.body.len());
+        assert!(
+            !wrong.is_whole && wrong.body.len() < content.len(),
+            "byte {at}: {} bytes came",
+            wrong.body.len()
+        );
         assert!(!mirror.blob_file(&blob).exists(), "byte {at}");
         let right = mirror.get(&path).await;
         assert_eq!((right.is_whole, right.digest()), (true, blob), "byte {at}");
@@ -161,7 +169,8 @@ async fn a_cached_file_that_is_cut_in_half_is_seen_put_aside_and_fetched_again()
     let image = images::busybox(&hub, REPOSITORY, "3", images::Format::OciSingle);
     let blob = push_blob(&hub, REPOSITORY, &noise(1, 1 << 20));
     let mut mirror = Mirror::start(&hub).await;
-    let paths = [(blob_path(REPOSITORY, blob), blob), (manifest_path(REPOSITORY, image.manifest), image.manifest)];
+    let paths =
+        [(blob_path(REPOSITORY, blob), blob), (manifest_path(REPOSITORY, image.manifest), image.manifest)];
     for (path, digest) in &paths {
         assert_eq!(mirror.get(path).await.digest(), *digest);
         mirror.until_stored(digest).await;
@@ -182,7 +191,11 @@ async fn a_cached_file_that_is_cut_in_half_is_seen_put_aside_and_fetched_again()
         hub.reset_counters();
         for (path, digest) in &paths {
             let reply = mirror.get(path).await;
-            assert_eq!((reply.status, reply.is_whole, reply.digest()), (200, true, *digest), "{round}: {path}");
+            assert_eq!(
+                (reply.status, reply.is_whole, reply.digest()),
+                (200, true, *digest),
+                "{round}: {path}"
+            );
         }
         assert_eq!(hub.counters().of(&blob).cdn_gets, 1, "{round}");
         eventually("what was fetched again is stored", async || {

@@ -92,7 +92,8 @@ async fn a_429_is_not_asked_for_again_by_the_next_fifty_pulls() {
     let mirror = Mirror::start(&hub).await;
     let first = mirror.get(&manifest_path(REPOSITORY, image.manifest)).await;
     assert_error("the first", &first, 429, "TOOMANYREQUESTS");
-    let paths: Vec<String> = (0..50).map(|n| manifest_path(&format!("library/r{n}"), image.manifest)).collect();
+    let paths: Vec<String> =
+        (0..50).map(|n| manifest_path(&format!("library/r{n}"), image.manifest)).collect();
     for reply in join_all(paths.iter().map(|path| mirror.get(path))).await {
         assert_error("the next", &reply, 429, "TOOMANYREQUESTS");
         assert_retry_after("the next", &reply, 15 * 60);

@@ -4,7 +4,9 @@ use futures_util::future::join_all;
 use hubsim::{Fault, Hub, Options, Target, Times};
 use oci::Digest;
 
-use crate::support::{Mirror, Reply, blob_path, hub_and_mirror, noise, push_blob, soon};
+use crate::support::{
+    Http2, Mirror, MirrorOptions, Reply, blob_path, hub_and_mirror, noise, push_blob, soon,
+};
 
 const REPOSITORY: &str = "library/ranges";
 const MIB: usize = 1 << 20;
@@ -64,6 +66,30 @@ async fn a_range_is_answered_with_its_bytes_and_where_they_stand() {
             assert_eq!(reply.header("content-range"), format!("bytes {start}-{}/{SIZE}", end - 1), "{range}");
             assert!(reply.body == bytes[start..end], "{range}: the bytes are others");
         }
+    }
+}
+
+/// Statements 40 and 45.
+#[tokio::test]
+async fn without_sendfile_and_over_http2_ranges_have_the_same_bytes() {
+    let hub = Hub::start(Options::default()).await;
+    let mirror =
+        Mirror::start_with(&hub, MirrorOptions::default().env("STOPOVER_HTTP__SENDFILE", "false")).await;
+    let bytes = noise(400, 3 * MIB);
+    let digest = push_blob(&hub, REPOSITORY, &bytes);
+    let path = blob_path(REPOSITORY, digest);
+    for time in ["cold", "warm"] {
+        let http2 = Http2::connect(mirror.address()).await;
+        for (start, end) in [(0, bytes.len()), (100_000, MIB + 1), (5, 6)] {
+            let headers = [("range", &*format!("bytes={start}-{}", end - 1))];
+            let over_http1 = mirror.get_with(&path, &headers).await;
+            let over_http2 = http2.open("GET", &path, &headers).await.rest().await;
+            for reply in [over_http1, over_http2] {
+                assert_eq!((reply.status, reply.is_whole), (206, true), "{time} {headers:?}");
+                assert!(reply.body == bytes[start..end], "{time} {headers:?}: the bytes are others");
+            }
+        }
+        mirror.until_stored(&digest).await;
     }
 }
 

@@ -22,7 +22,8 @@ async fn in_mid_blob(hub: &Hub, options: MirrorOptions) -> (Mirror, Answer, Vec<
 
 async fn until_refused(mirror: &Mirror) {
     let address = mirror.address().to_owned();
-    crate::rig::eventually("new connections are refused", async || TcpStream::connect(&address).await.err()).await;
+    crate::rig::eventually("new connections are refused", async || TcpStream::connect(&address).await.err())
+        .await;
 }
 
 /// "SIGTERM: running transfers end, new connections are refused, exit within the configured time."
@@ -96,8 +97,7 @@ async fn an_interrupt_is_an_end_in_order_too() {
     let pid = rustix::process::Pid::from_raw(mirror.pid().cast_signed()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     assert_eq!(mirror.wait_exit().await.code(), Some(0));
-    let ending = until("it says why", || {
-        mirror.log_lines().into_iter().find(|line| line["signal"] == "SIGINT")
-    });
+    let ending =
+        until("it says why", || mirror.log_lines().into_iter().find(|line| line["signal"] == "SIGINT"));
     assert_eq!(ending.await["level"], "info");
 }

@@ -68,7 +68,8 @@ async fn a_challenge_may_leave_out_the_service_or_the_scope() {
         let reply = mirror.get(&manifest_path(REPOSITORY, "3.20")).await;
         assert_eq!((reply.status, reply.digest()), (200, image.manifest));
         let counters = hub.counters();
-        let asked = counters.requests.iter().find(|seen| seen.port == "token").expect("a token was asked for");
+        let asked =
+            counters.requests.iter().find(|seen| seen.port == "token").expect("a token was asked for");
         assert!(asked.path.contains("scope=repository:library/alpine:pull"), "{}", asked.path);
         assert_eq!(asked.path.contains("service="), !omit_service, "{}", asked.path);
     }

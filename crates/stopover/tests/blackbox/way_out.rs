@@ -29,7 +29,9 @@ async fn plain_requests_go_through_the_proxy_as_whole_urls() {
         let (hub, image) = hub_and_image().await;
         let proxy = ForwardProxy::start().await;
         let url = url_for_the_proxy("http", &hub);
-        let mirror = Mirror::start_with(&hub, MirrorOptions::default().upstream(&url).env(variable, proxy.url())).await;
+        let mirror =
+            Mirror::start_with(&hub, MirrorOptions::default().upstream(&url).env(variable, proxy.url()))
+                .await;
         assert_eq!(mirror.get(&manifest_path(REPOSITORY, "1")).await.digest(), image.manifest, "{variable}");
         assert_eq!(mirror.get(&blob_path(REPOSITORY, image.config)).await.digest(), image.config);
         let heads = proxy.heads();
@@ -61,7 +63,8 @@ async fn the_registry_may_be_behind_the_proxy_and_the_cdn_not() {
     let (hub, image) = hub_and_image().await;
     let proxy = ForwardProxy::start().await;
     let url = url_for_the_proxy("http", &hub);
-    let options = MirrorOptions::default().upstream(&url).env("HTTP_PROXY", proxy.url()).env("NO_PROXY", "127.0.0.1");
+    let options =
+        MirrorOptions::default().upstream(&url).env("HTTP_PROXY", proxy.url()).env("NO_PROXY", "127.0.0.1");
     let mirror = Mirror::start_with(&hub, options).await;
     assert_eq!(mirror.get(&blob_path(REPOSITORY, image.config)).await.digest(), image.config);
     let heads = proxy.heads();
@@ -75,7 +78,8 @@ async fn encrypted_requests_go_through_a_tunnel_and_the_proxy_sees_no_credential
     let proxy = ForwardProxy::start().await;
     let url = url_for_the_proxy("https", &hub);
     let with_password = proxy.url().replace("http://", "http://clerk:pr0xy-w0rd@");
-    let options = MirrorOptions::default().upstream(&url).account("ann", "pw").env("HTTPS_PROXY", with_password);
+    let options =
+        MirrorOptions::default().upstream(&url).account("ann", "pw").env("HTTPS_PROXY", with_password);
     let mirror = Mirror::start_with(&hub, options).await;
     let reply = mirror.get(&manifest_path(REPOSITORY, "1")).await;
     assert!((502..=503).contains(&reply.status), "the Hub speaks no TLS: {}", reply.status);
@@ -86,10 +90,14 @@ async fn encrypted_requests_go_through_a_tunnel_and_the_proxy_sees_no_credential
         assert!(head.starts_with(&format!("CONNECT {authority} HTTP/1.1\r\n")), "{head}");
         let head = head.to_lowercase();
         assert!(!head.contains("\r\nauthorization:"), "{head}");
-        let own = format!("proxy-authorization: basic {}", STANDARD.encode("clerk:pr0xy-w0rd").to_lowercase());
+        let own =
+            format!("proxy-authorization: basic {}", STANDARD.encode("clerk:pr0xy-w0rd").to_lowercase());
         assert!(head.contains(&own), "the proxy's own account is sent to it: {head}");
     }
-    assert!(!format!("{:?}{}", mirror.log_lines(), reply.text()).contains("pr0xy-w0rd"), "nor told anybody else");
+    assert!(
+        !format!("{:?}{}", mirror.log_lines(), reply.text()).contains("pr0xy-w0rd"),
+        "nor told anybody else"
+    );
 }
 
 /// A proxy that is down is a registry that cannot be reached.

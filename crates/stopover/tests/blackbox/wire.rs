@@ -46,7 +46,8 @@ async fn http2_is_spoken_to_whoever_begins_with_it() {
         assert_eq!((reply.status, reply.digest()), (200, large));
     }
     let path = blob_path(REPOSITORY, large);
-    let at_once = (0..20).map(|_| async { http2.open("GET", &path, &[("range", "bytes=5-9")]).await.rest().await });
+    let at_once =
+        (0..20).map(|_| async { http2.open("GET", &path, &[("range", "bytes=5-9")]).await.rest().await });
     for reply in futures_util::future::join_all(at_once).await {
         assert_eq!((reply.status, &reply.body[..]), (206, &noise(1, 10)[5..]));
     }
@@ -87,7 +88,10 @@ async fn two_thousand_clients_that_leave_in_the_middle_leave_nothing_behind() {
     eventually("nothing is under way", async || {
         let text = mirror.metrics().await;
         let idle = |name: &str| text.lines().any(|line| line == format!("{name} 0"));
-        ["stopover_fills", "stopover_followers", "stopover_connections"].iter().all(|name| idle(name)).then_some(())
+        ["stopover_fills", "stopover_followers", "stopover_connections"]
+            .iter()
+            .all(|name| idle(name))
+            .then_some(())
     })
     .await;
     for blob in [warm].iter().chain(&cold) {
@@ -119,7 +123,9 @@ async fn streams_that_are_reset_in_mid_body_leave_nothing_behind() {
 
 /// Requests that are malformed, or could be read in two ways, each whole; `HOST` is the mirror's.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
-    let line = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n").into_bytes();
+    let line = |target: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n").into_bytes()
+    };
     let head = |headers: &str| {
         let path = "/v2/library/alpine/manifests/1";
         format!("GET {path} HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n{headers}\r\n").into_bytes()
@@ -147,10 +153,17 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("an empty segment", line("/v2//library/alpine/manifests/1")),
         ("an empty segment inside", line("/v2/library//alpine/manifests/1")),
         ("an escaped NUL", line("/v2/library/alpine/manifests/1%00")),
-        ("NUL", b"GET /v2/library/alpine/manifests/1\0 HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n".to_vec()),
+        (
+            "NUL",
+            b"GET /v2/library/alpine/manifests/1\0 HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n"
+                .to_vec(),
+        ),
         ("a backslash", line("/v2/library\\alpine/manifests/1")),
         ("an escape of an escape", line("/v2/library/%252e%252e/manifests/1")),
-        ("a byte above ASCII", b"GET /v2/library/\xff/manifests/1 HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n".to_vec()),
+        (
+            "a byte above ASCII",
+            b"GET /v2/library/\xff/manifests/1 HTTP/1.1\r\nHost: HOST\r\nConnection: close\r\n\r\n".to_vec(),
+        ),
         ("no HTTP", b"HELO mirror\r\n\r\n".to_vec()),
         ("an unknown version", b"GET /v2/ HTTP/7.1\r\nHost: HOST\r\n\r\n".to_vec()),
     ]
@@ -171,8 +184,12 @@ async fn what_is_no_request_is_refused_in_the_registrys_shape_and_goes_nowhere()
         let (head, body) = answer.split_once("\r\n\r\n").expect("the head ends");
         let head = head.to_lowercase();
         assert!(head.contains("\r\ncontent-type: application/json\r\n"), "{what}: {answer:?}");
-        assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{what}: one answer alone: {answer:?}");
-        let json: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{what}: {answer:?}"));
+        assert!(
+            head.contains(&format!("\r\ncontent-length: {}", body.len())),
+            "{what}: one answer alone: {answer:?}"
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(body).unwrap_or_else(|_| panic!("{what}: {answer:?}"));
         assert!(json["errors"][0]["code"].is_string(), "{what}: {json}");
     }
     assert_eq!(hub.counters().total(), 0, "nothing reached the registry");

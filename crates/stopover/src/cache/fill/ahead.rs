@@ -8,7 +8,10 @@ use std::{
     sync::{Arc, MutexGuard, PoisonError},
 };
 
-use super::{Fill, filler::next_batch};
+use super::{
+    Fill,
+    incoming::{BATCH_BYTES_MAX, Incoming},
+};
 use crate::{
     cache::Cache,
     metrics::ContentType,
@@ -137,10 +140,9 @@ impl Fill {
         if opened.start != start {
             return Err(broken(&"the registry does not serve ranges"));
         }
-        let (mut body, mut at, mut skip) = (opened.body, start, 0);
-        while let Some(batch) = next_batch(&mut body, &mut skip).await {
-            let batch = batch?;
-            let len: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
+        let (mut incoming, mut at) = (Incoming::new(opened.body, 0), start);
+        while let Some(batch) = incoming.batch(BATCH_BYTES_MAX).await? {
+            let len = batch.len as u64;
             if at + len > end {
                 return Err(broken(&"the registry sent more than the range asked for"));
             }
@@ -148,7 +150,7 @@ impl Fill {
             let (spool, from) = (spool.clone(), at);
             let written = cache.blocking(move |_| {
                 let mut at = from;
-                batch.iter().try_for_each(|bytes| {
+                batch.parts.iter().try_for_each(|bytes| {
                     let result = spool.file().write_all_at(bytes, at);
                     at += bytes.len() as u64;
                     result

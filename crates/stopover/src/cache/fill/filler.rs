@@ -5,15 +5,17 @@
 
 use std::{io, os::unix::fs::FileExt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, stream::BoxStream};
 use oci::Hasher;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
-use super::{Fill, TAIL_BYTES};
+use super::{
+    Fill, TAIL_BYTES,
+    incoming::{Batch, Incoming},
+};
 use crate::{
     cache::{
         Cache, Error,
+        absent::Wanted,
         manifest::logged,
         progress::{End, Ranges},
         retry::Retry,
@@ -24,8 +26,6 @@ use crate::{
     store::{Mismatch, Spool, Verified, hash_range},
 };
 
-/// Bytes written and hashed in one go, about.
-const BATCH_BYTES: usize = 256 << 10;
 /// Attempts at a blob too small for anybody to have seen a byte of a wrong one.
 const ATTEMPTS_MAX: u32 = 3;
 
@@ -245,19 +245,12 @@ impl Filler {
         let opened =
             fill.origin.source.blob(&fill.origin.repository, &fill.digest, self.position, bound).await?;
         self.learn_size(opened.size)?;
-        let Some(mut skip) = self.position.checked_sub(opened.start) else {
+        let Some(skip) = self.position.checked_sub(opened.start) else {
             return Err(self.wrong("the registry sent another range than was asked for").into());
         };
-        let mut body = opened.body;
+        let mut incoming = Incoming::new(opened.body, skip);
         let mut all_mine = true;
-        while all_mine && let Some(batch) = next_batch(&mut body, &mut skip).await {
-            let batch = match batch {
-                Ok(batch) => batch,
-                Err(error) => {
-                    self.settle().await?;
-                    return Err(error.into());
-                }
-            };
+        while all_mine && let Some(batch) = self.gather(&mut incoming).await? {
             all_mine = self.write(batch).await?;
             if fill.abandon(self.position, self.size) {
                 self.settle().await?;
@@ -266,6 +259,36 @@ impl Filler {
         }
         self.settle().await?;
         self.check_end(!all_mine || bound.is_some_and(|bound| self.position >= bound))
+    }
+
+    /// Returns what came: at least a byte, and on from there what comes while the batch before is being written.
+    async fn gather(&mut self, incoming: &mut Incoming) -> Result<Option<Batch>, Trouble> {
+        let most = self.cache.parts.fills.batch_bytes();
+        let mut batch = Batch::default();
+        while batch.len < most {
+            let Some(writing) = &mut self.writing else {
+                if batch.len > 0 {
+                    return Ok(Some(batch));
+                }
+                return Ok(incoming.batch(most).await?);
+            };
+            tokio::select! {
+                biased;
+                added = incoming.add_to(&mut batch) => match added {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        self.settle().await?;
+                        return Err(error.into());
+                    }
+                },
+                written = writing => {
+                    self.writing = None;
+                    self.written(written)?;
+                }
+            }
+        }
+        Ok((batch.len > 0).then_some(batch))
     }
 
     /// Decides what it means that the stream ended here.
@@ -286,11 +309,11 @@ impl Filler {
 
     /// Hands a batch over to be written and hashed, once the one before is. Returns whether all of it was the filler's
     /// to write.
-    async fn write(&mut self, mut batch: Vec<Bytes>) -> Result<bool, Trouble> {
+    async fn write(&mut self, mut batch: Batch) -> Result<bool, Trouble> {
         self.settle().await?;
-        let received: u64 = batch.iter().map(|bytes| bytes.len() as u64).sum();
+        let received = batch.len as u64;
         let len = self.fill.claim(self.position, received);
-        truncate(&mut batch, len);
+        batch.truncate(len as usize);
         if self.size.is_some_and(|size| self.position + len > size) {
             return Err(self.wrong("the registry sent more bytes than it said").into());
         }
@@ -303,14 +326,14 @@ impl Filler {
         self.position += len;
         self.writing = Some(tokio::task::spawn_blocking(move || {
             let mut at = start;
-            for bytes in &batch {
+            for bytes in &batch.parts {
                 if let Err(error) = spool.file().write_all_at(bytes, at) {
                     return (hasher, Err(error));
                 }
                 at += bytes.len() as u64;
             }
             fill.publish(start, at);
-            for bytes in &batch {
+            for bytes in &batch.parts {
                 hasher.update(bytes);
             }
             (hasher, Ok(()))
@@ -321,7 +344,13 @@ impl Filler {
     /// Waits for the write under way.
     async fn settle(&mut self) -> io::Result<()> {
         let Some(writing) = self.writing.take() else { return Ok(()) };
-        let (hasher, result) = writing.await.map_err(io::Error::other)?;
+        let written = writing.await;
+        self.written(written)
+    }
+
+    /// Takes the hasher back from a write, and notes how far it came.
+    fn written(&mut self, written: Result<(Hasher, io::Result<()>), JoinError>) -> io::Result<()> {
+        let (hasher, result) = written.map_err(io::Error::other)?;
         self.hasher = Some(hasher);
         match result {
             Ok(()) => self.hashed = self.position,
@@ -357,7 +386,8 @@ impl Filler {
 
     async fn wait_after(&mut self, error: SourceError) -> Result<(), Stop> {
         let Some(wait) = self.retry.after(&error) else {
-            let noted = self.cache.noted::<()>(&self.fill.origin, &self.fill.digest.to_string(), Err(error));
+            let wanted = Wanted::Blob(self.fill.digest);
+            let noted = self.cache.noted::<()>(&self.fill.origin, &wanted, Err(error));
             return Err(Stop::Failed(noted.err().unwrap_or(Error::Internal("a fill failed"))));
         };
         tracing::info!(%error, digest = %self.fill.digest, at = self.position, ?wait, "a transfer is taken up again");
@@ -433,42 +463,4 @@ enum Stop {
     Failed(Error),
     Disk(io::Error),
     Mismatch(Box<Mismatch>),
-}
-
-/// Returns the next bytes: all that are there already, up to a batch, or else the next that come. `None` at the end.
-/// Drops the first `skip` bytes.
-pub(in crate::cache) async fn next_batch(
-    body: &mut BoxStream<'static, Result<Bytes, SourceError>>,
-    skip: &mut u64,
-) -> Option<Result<Vec<Bytes>, SourceError>> {
-    let mut batch = Vec::new();
-    let mut len = 0;
-    while len < BATCH_BYTES {
-        let next = if batch.is_empty() { body.next().await } else { body.next().now_or_never().flatten() };
-        let Some(next) = next else { break };
-        let mut bytes = match next {
-            Ok(bytes) => bytes,
-            Err(error) if batch.is_empty() => return Some(Err(error)),
-            // What came before the error is kept; the stream ends after it, which is noticed.
-            Err(_) => break,
-        };
-        let dropped = (*skip).min(bytes.len() as u64);
-        *skip -= dropped;
-        let bytes = bytes.split_off(dropped as usize);
-        if !bytes.is_empty() {
-            len += bytes.len();
-            batch.push(bytes);
-        }
-    }
-    (!batch.is_empty()).then_some(Ok(batch))
-}
-
-/// Keeps the first `len` bytes of a batch.
-fn truncate(batch: &mut Vec<Bytes>, len: u64) {
-    let mut left = len;
-    batch.retain_mut(|bytes| {
-        bytes.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        left -= bytes.len() as u64;
-        !bytes.is_empty()
-    });
 }

@@ -17,7 +17,8 @@ impl SmallDisk {
     pub(crate) fn mount(size_bytes: u64) -> Self {
         let folder = tempfile::tempdir().expect("the folder for temporary files is writable");
         let options = format!("size={size_bytes},mode=0755");
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
         let mount = mount.expect("mount is there");
         assert!(
             mount.status.success(),

@@ -35,7 +35,8 @@ pub(crate) fn assert_error(what: &str, reply: &Reply, status: u16, code: &str) {
 
 /// Asserts that a client is told to come back soon, within `seconds_max`.
 pub(crate) fn assert_retry_after(what: &str, reply: &Reply, seconds_max: u64) {
-    let seconds: u64 = reply.header("retry-after").parse().unwrap_or_else(|_| panic!("{what}: no Retry-After: {reply:?}"));
+    let seconds: u64 =
+        reply.header("retry-after").parse().unwrap_or_else(|_| panic!("{what}: no Retry-After: {reply:?}"));
     assert!((1..=seconds_max).contains(&seconds), "{what}: Retry-After is {seconds}");
 }
 

@@ -59,7 +59,11 @@ impl<'a> Volume<'a> {
 /// Returns where content stands below a root directory.
 pub(crate) fn data_path(root: &Path, digest: &Digest) -> PathBuf {
     let hex = digest.hex();
-    root.join("docker/registry/v2/blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(hex).join("data")
+    root.join("docker/registry/v2/blobs")
+        .join(digest.algorithm().as_str())
+        .join(&hex[..2])
+        .join(hex)
+        .join("data")
 }
 
 /// Returns all content below a root directory, each file with the digest that its place claims.

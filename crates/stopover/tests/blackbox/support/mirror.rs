@@ -20,7 +20,6 @@ pub(crate) struct MirrorOptions {
     env: Vec<(String, String)>,
     upstream: Option<String>,
     root: Option<PathBuf>,
-    through: Vec<String>,
 }
 
 impl MirrorOptions {
@@ -50,12 +49,6 @@ impl MirrorOptions {
     /// Keeps content in this folder, which stays.
     pub(crate) fn root(mut self, root: &Path) -> Self {
         self.root = Some(root.to_owned());
-        self
-    }
-
-    /// Starts the binary by another command, such as `prlimit --fsize=1000000`.
-    pub(crate) fn through(mut self, command: &[&str]) -> Self {
-        self.through = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 }
@@ -99,10 +92,8 @@ impl Mirror {
 
     async fn spawn(folder: Arc<TempDir>, upstream: String, options: MirrorOptions) -> Self {
         let root = options.root.clone().unwrap_or_else(|| folder.path().join("registry"));
-        let binary = env!("CARGO_BIN_EXE_stopover");
-        let words: Vec<&str> = options.through.iter().map(String::as_str).chain([binary, "serve"]).collect();
-        let mut child = Command::new(words[0])
-            .args(&words[1..])
+        let mut child = Command::new(env!("CARGO_BIN_EXE_stopover"))
+            .arg("serve")
             .env_clear()
             .env("REGISTRY_PROXY_REMOTEURL", &upstream)
             .env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", &root)
