@@ -10,7 +10,7 @@ use http::HeaderMap;
 use super::breaker::Throttle;
 
 /// How often a tag may be checked while the quota is spent.
-const HEAD_EVERY: Duration = Duration::from_millis(500);
+const HEAD_EVERY: Duration = Duration::from_millis(100);
 
 /// What a request costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
