@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Threads for file work that would block a worker.
-const BLOCKING_THREADS_MAX: usize = 64;
+const BLOCKING_THREADS_MAX: usize = 24;
 /// Half of the usual stack, for up to a thousand workers and 64 blocking threads: no future here is deep.
 const STACK_BYTES: usize = 1 << 20;
 /// How long tasks that the server left behind may take to end.

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-/// musl's allocator costs a fifth of the rate of small answers.
+/// musl's allocator costs a fifth of the rate of small answers. glibc's does not, and holds less memory.
+#[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -83,7 +83,8 @@ impl Unsteady {
         if cut && chance.one_in(2) {
             chunks.push(Err(error(SourceErrorKind::Unavailable)));
         }
-        self.sent_bytes.fetch_add(chunks.iter().flatten().map(|chunk| chunk.len() as u64).sum(), Ordering::SeqCst);
+        self.sent_bytes
+            .fetch_add(chunks.iter().flatten().map(|chunk| chunk.len() as u64).sum(), Ordering::SeqCst);
         let slowly = stream::iter(chunks).then(|chunk| async {
             tokio::task::yield_now().await;
             chunk
@@ -182,7 +183,9 @@ impl Scene {
     async fn pull(&self, mut chance: Chance) -> (Span, Vec<u8>, bool, Outcome) {
         let served = match self.cache.blob(&self.origin, &self.digest).await {
             Ok(served) => served,
-            Err(_) => return (Span { start: 0, end: 0, open_ended: true }, Vec::new(), false, Outcome::Passed),
+            Err(_) => {
+                return (Span { start: 0, end: 0, open_ended: true }, Vec::new(), false, Outcome::Passed);
+            }
         };
         let size = served.content.size();
         let start = if chance.one_in(2) { 0 } else { chance.below(size.max(1)) };

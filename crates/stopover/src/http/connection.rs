@@ -34,6 +34,8 @@ use super::{
 
 /// The most that one call to sendfile is asked for, so that one fast client does not keep a worker for itself.
 const SENDFILE_BYTES_MAX: usize = 2 << 20;
+/// After this much without a pause a connection lets others have its worker.
+const TURN_BYTES_MAX: usize = 16 << 20;
 /// Plain slices sent before a file's part, in one packet with it.
 const SLICES_MAX: usize = 16;
 
@@ -56,6 +58,8 @@ pub(super) struct Connection {
     stalled: Option<Pin<Box<Sleep>>>,
     refusal: Option<Bytes>,
     refused: Refused,
+    /// Bytes of files sent since the connection last paused.
+    turn_bytes: usize,
 }
 
 /// Who is told of requests that hyper refuses.
@@ -81,7 +85,15 @@ impl Connection {
         refused: Refused,
         stall_timeout: Duration,
     ) -> Self {
-        Self { tcp: TokioIo::new(tcp), shared, stall_timeout, stalled: None, refusal: None, refused }
+        Self {
+            tcp: TokioIo::new(tcp),
+            shared,
+            stall_timeout,
+            stalled: None,
+            refusal: None,
+            refused,
+            turn_bytes: 0,
+        }
     }
 
     fn write_some(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -99,6 +111,11 @@ impl Connection {
     }
 
     fn send_file(&mut self, context: &mut Context<'_>, part: &Part) -> Poll<io::Result<usize>> {
+        if self.turn_bytes >= TURN_BYTES_MAX {
+            self.turn_bytes = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let sent = self.when_writable(context, |tcp| {
             let mut offset = part.offset;
             Ok(rustix::fs::sendfile(tcp, &part.file, Some(&mut offset), part.len.min(SENDFILE_BYTES_MAX))?)
@@ -108,7 +125,10 @@ impl Connection {
                 io::ErrorKind::UnexpectedEof,
                 "the file got shorter while it was sent",
             ))),
-            sent => Poll::Ready(Ok(sent)),
+            sent => {
+                self.turn_bytes += sent;
+                Poll::Ready(Ok(sent))
+            }
         }
     }
 

@@ -69,7 +69,9 @@ impl Incoming {
         if !self.add_to(&mut batch).await? {
             return Ok(None);
         }
-        while batch.len < most && self.add_to(&mut batch).now_or_never().is_some_and(|added| added == Ok(true)) {}
+        while batch.len < most
+            && self.add_to(&mut batch).now_or_never().is_some_and(|added| added == Ok(true))
+        {}
         Ok(Some(batch))
     }
 }
