@@ -11,8 +11,10 @@ const FAILURES_AT_START_MAX: u32 = 4;
 const FAILURES_UNDER_WAY_MAX: u32 = 9;
 const WAIT_FIRST: Duration = Duration::from_millis(100);
 const WAIT_LAST: Duration = Duration::from_secs(4);
-/// A source that wants to be left alone for longer than this has failed the transfer.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// A source that wants to be left alone for longer than this has failed the transfer: one that brought nothing yet,
+/// since whoever waits for a head is better told at once, and one under way.
+const WAIT_AT_START_MAX: Duration = Duration::from_secs(2);
+const WAIT_UNDER_WAY_MAX: Duration = Duration::from_secs(10);
 
 /// Counts the failures of one transfer.
 #[derive(Default)]
@@ -42,13 +44,17 @@ impl Retry {
             | SourceErrorKind::BadAnswer => false,
         };
         self.failures += 1;
-        let failures_max = if self.under_way { FAILURES_UNDER_WAY_MAX } else { FAILURES_AT_START_MAX };
+        let (failures_max, wait_max) = if self.under_way {
+            (FAILURES_UNDER_WAY_MAX, WAIT_UNDER_WAY_MAX)
+        } else {
+            (FAILURES_AT_START_MAX, WAIT_AT_START_MAX)
+        };
         if hopeless || self.failures >= failures_max {
             return None;
         }
         let grown = (WAIT_FIRST * 2u32.pow(self.failures - 1)).min(WAIT_LAST);
         let wait = error.retry_after.unwrap_or(grown);
-        (wait <= WAIT_MAX).then_some(wait)
+        (wait <= wait_max).then_some(wait)
     }
 }
 

@@ -127,9 +127,7 @@ impl Filler {
                 Ok(()) => {}
                 Err(Trouble::Source(error)) => self.wait_after(error).await?,
                 Err(Trouble::Disk(error)) => return Err(Stop::Disk(error)),
-                Err(Trouble::Abandoned) => {
-                    return Err(Stop::Failed(Error::Abandoned));
-                }
+                Err(Trouble::Abandoned) => return Err(Stop::Failed(Error::Abandoned)),
             }
         }
         let (Some(spool), Some(hasher)) = (self.spool.take(), self.hasher.take()) else {
@@ -180,22 +178,23 @@ impl Filler {
     /// Learns how long the blob is where an earlier fill left a part: that may be all of it already, and where it is
     /// more, or nobody says, it is worth nothing.
     async fn fit_what_was_taken_up(&mut self) -> Result<(), Stop> {
-        if self.position == 0 {
-            return Ok(());
-        }
-        match self.ask_size().await {
-            Ok(Some(size)) if self.position <= size => {
-                self.set_size(size);
-                Ok(())
-            }
-            _ => {
-                if let Some(spool) = self.spool.take() {
-                    spool.discard();
+        while self.position > 0 {
+            match self.ask_size().await {
+                Ok(Some(size)) if self.position <= size => {
+                    self.set_size(size);
+                    return Ok(());
                 }
-                self.begin_anew();
-                self.make_spool().await
+                Ok(_) => {
+                    if let Some(spool) = self.spool.take() {
+                        spool.discard();
+                    }
+                    self.begin_anew();
+                    self.make_spool().await?;
+                }
+                Err(error) => self.wait_after(error).await?,
             }
         }
+        Ok(())
     }
 
     async fn ask_size(&self) -> Result<Option<u64>, SourceError> {
