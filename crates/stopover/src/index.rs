@@ -13,7 +13,7 @@ use std::{
     io,
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -53,6 +53,9 @@ pub struct TagRecord {
 /// What identifies the state of a file that was hashed and found right: an opaque copy of the store's stamp.
 pub type FileState = [u64; 4];
 
+/// The tags that wait for a manifest to be linked, by that.
+type Awaiting = quick_cache::unsync::Cache<(RepositoryName, Digest), Vec<Tag>>;
+
 /// The facts.
 pub struct Index {
     tree: Tree,
@@ -60,7 +63,7 @@ pub struct Index {
     clock: Clock,
     tags: Cache<(RepositoryName, Tag), Arc<TagRecord>>,
     /// The tags that name a manifest which is not linked yet: a client asks what a tag names before it asks for that.
-    awaiting: Cache<(RepositoryName, Digest), Vec<Tag>>,
+    awaiting: Mutex<Awaiting>,
     memberships: Cache<(RepositoryName, Digest), Membership>,
     /// Those of them that the tree has; of the others only a manifest says so.
     links: Cache<(RepositoryName, Digest), ()>,
@@ -81,7 +84,7 @@ impl Index {
             database: Database::open(&root.join("stopover/index.sqlite"))?,
             clock,
             tags: Cache::new(REMEMBERED_MAX),
-            awaiting: Cache::new(AWAITING_MAX),
+            awaiting: Mutex::new(Awaiting::new(AWAITING_MAX)),
             memberships: Cache::new(REMEMBERED_MAX),
             links: Cache::new(REMEMBERED_MAX),
             named_sizes: Cache::new(REMEMBERED_MAX),
@@ -138,11 +141,13 @@ impl Index {
         self.tags.insert((repository.clone(), tag.clone()), Arc::new(record));
         // First wait, then look: whoever links the manifest links first and then looks for who waits.
         let awaited = (repository.clone(), named.digest);
-        let mut tags = self.awaiting.get(&awaited).unwrap_or_default();
+        let mut awaiting = self.lock_awaiting();
+        let mut tags = awaiting.get(&awaited).cloned().unwrap_or_default();
         if !tags.contains(tag) {
             tags.push(tag.clone());
-            self.awaiting.insert(awaited, tags);
+            awaiting.insert(awaited, tags);
         }
+        drop(awaiting);
         if self.tree.is_linked(repository, &named.digest, Membership::Manifest) {
             self.write_awaiting_tags(repository, &named.digest)?;
         }
@@ -151,7 +156,8 @@ impl Index {
 
     /// Writes the tags that waited for the manifest, if they still name it.
     fn write_awaiting_tags(&self, repository: &RepositoryName, digest: &Digest) -> io::Result<()> {
-        let Some((_, tags)) = self.awaiting.remove(&(repository.clone(), *digest)) else { return Ok(()) };
+        let awaited = self.lock_awaiting().remove(&(repository.clone(), *digest));
+        let Some((_, tags)) = awaited else { return Ok(()) };
         for tag in tags {
             let record = self.tags.get(&(repository.clone(), tag.clone()));
             if let Some(record) = record.filter(|record| record.digest == *digest) {
@@ -159,6 +165,10 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    fn lock_awaiting(&self) -> MutexGuard<'_, Awaiting> {
+        self.awaiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write_tag(&self, repository: &RepositoryName, tag: &Tag, record: TagRecord) -> io::Result<()> {
