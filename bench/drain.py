@@ -1,4 +1,4 @@
-"""drain.py --url URL --connections N --requests N: GETs a URL over and over and throws the bodies away, as cheaply as can be.
+"""drain.py --url URL --connections N --requests N: GETs a URL over and over, and throws the bodies away cheaply.
 
 The kernel is asked to discard (MSG_TRUNC) and copies nothing to us, so the server is what limits. Prints one JSON
 object: bytes and seconds. It checks the status and the length of each answer, and nothing else.

@@ -36,13 +36,14 @@ def markdown(lines, machine):
     head = "| | unit | nginx or bare line | docker-registry | Stopover | figure | must be | reached |"
     rows = [head, "|---|---|--:|--:|--:|--:|--:|---|"]
     for line in lines:
-        values = [first(line.values, "nginx", "bare line"), first(line.values, "docker-registry"), first(line.values, "Stopover")]
-        cells = [line.what, line.unit, *map(number, values), line.figure, line.must, verdict(line)]
+        columns = (("nginx", "bare line"), ("docker-registry",), ("Stopover",))
+        values = [number(first(line.values, names)) for names in columns]
+        cells = [line.what, line.unit, *values, line.figure, line.must, verdict(line)]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([*rows, "", *machine]) + "\n"
 
 
-def first(values, *names):
+def first(values, names):
     """Returns the value of the first of the names that has one."""
     return next((values[name] for name in names if name in values), None)
 
@@ -59,9 +60,11 @@ def svg(lines, machine):
         most, y = max(line.values.values()) or 1, y + 8
         for who, value in line.values.items():
             length = max(1, round(BAR * value / most))
+            place = f'x="{LABEL + 20}" y="{y + 2}" width="{length}" height="{HEIGHT - 4}"'
+            text = f"{number(value)} {escape(line.unit)}"
             drawn.append(f'<text x="{LABEL + 10}" y="{y + 15}" text-anchor="end">{who}</text>')
-            drawn.append(f'<rect x="{LABEL + 20}" y="{y + 2}" width="{length}" height="{HEIGHT - 4}" rx="2" fill="{COLOURS[who]}"/>')
-            drawn.append(f'<text x="{LABEL + 28 + length}" y="{y + 15}">{number(value)} {escape(line.unit)}</text>')
+            drawn.append(f'<rect {place} rx="2" fill="{COLOURS[who]}"/>')
+            drawn.append(f'<text x="{LABEL + 28 + length}" y="{y + 15}">{text}</text>')
             y += HEIGHT
         y += GAP + 14
     for line in machine:
@@ -75,14 +78,16 @@ def svg(lines, machine):
 def machine(command):
     """Returns lines that say what was measured, on what, when, and how."""
     with open("/proc/cpuinfo") as file:
-        cpu = re.search(r"model name\s*: (.*)", file.read())
+        found = re.search(r"model name\s*: (.*)", file.read())
+    cpu = found[1] if found else platform.machine()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
-    stopover = version([os.environ["STOPOVER_BIN"], "--version"])
+    stopover, nginx = version([os.environ["STOPOVER_BIN"], "--version"]), version(["nginx", "-v"])
+    registry = version(["docker-registry", "--version"])
     commit = version(["git", "describe", "--always", "--dirty", "--exclude=*"]) or "unknown"
     return [
-        f"{stopover} (commit {commit}), nginx {version(['nginx', '-v'])}, docker-registry {version(['docker-registry', '--version'])}.",
-        f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}; "
-        f"the server kept to one core with one worker, the clients and the stand-in Hub to another, over loopback.",
+        f"{stopover} (commit {commit}), nginx {nginx}, docker-registry {registry}.",
+        f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release()}; the server kept to one core "
+        f"with one worker, the clients and the stand-in Hub to another, over loopback.",
         f"{datetime.date.today()}, by {command}; load before the run: {os.getloadavg()[0]:.1f}.",
     ]
 

@@ -173,9 +173,9 @@ class Stand:
         arguments = [text for key, value in options.items() for text in (f"--{key.replace('_', '-')}", str(value))]
         command = ["taskset", "-c", CLIENT_CPU, self.hubsim, "serve", "--addr", "127.0.0.1:0", "--image"]
         command += ["library/busybox:latest=oci", *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._log("hubsim"), text=True, env=self.environment)
-        line = process.stdout.readline()
-        found = re.search(r"registry (\S+)", line)
+        log, env = self._log("hubsim"), self.environment
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
+        found = re.search(r"registry (\S+)", process.stdout.readline())
         hub = self._remember(Hub("hubsim", process, found and found[1]))
         if not found:
             raise Failed(f"hubsim did not start: {self._tail('hubsim')}")

@@ -8,5 +8,8 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A thread's few kilobytes of heap and stack would else be given pages of two megabytes each. Where the system does
+    // not know the call, nothing is lost but memory.
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
     stopover::cli::run()
 }
