@@ -4,8 +4,15 @@
 //! way only, as a [`Spool`] whose content was hashed by [`Spool::verify`], so that nothing unverified is ever visible
 //! (promise P2). All methods block and belong on the blocking pool.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    io::{self, IoSlice},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use oci::{Digest, Hasher};
 
 mod fs;
@@ -96,6 +103,23 @@ impl Spool {
     /// Returns the file, for writing and reading by position.
     pub fn file(&self) -> &Arc<File> {
         &self.file
+    }
+
+    /// Writes all parts one after another, from `at` on, in as few calls as possible: what is written in one call gets
+    /// large pages, which are sent with less work.
+    pub fn write_all(&self, parts: &[Bytes], at: u64) -> io::Result<()> {
+        let mut slices: Vec<IoSlice<'_>> = parts.iter().map(|bytes| IoSlice::new(bytes)).collect();
+        let (mut left, mut at) = (&mut slices[..], at);
+        IoSlice::advance_slices(&mut left, 0);
+        while !left.is_empty() {
+            let written = rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.file, left, at))?;
+            if written == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            at += written as u64;
+            IoSlice::advance_slices(&mut left, written);
+        }
+        Ok(())
     }
 
     /// Returns how many bytes from the start an earlier fill left here.

@@ -3,10 +3,7 @@
 //! Each byte of the file has one writer: the filler writes what it claimed, a ranged fetch what that one claimed, and
 //! nobody writes where another did. So what was hashed is what stands in the file.
 
-use std::{
-    os::unix::fs::FileExt,
-    sync::{Arc, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use super::{
     Fill,
@@ -148,14 +145,7 @@ impl Fill {
             }
             cache.parts.metrics.pulled(ContentType::Blob, len);
             let (spool, from) = (spool.clone(), at);
-            let written = cache.blocking(move |_| {
-                let mut at = from;
-                batch.parts.iter().try_for_each(|bytes| {
-                    let result = spool.file().write_all_at(bytes, at);
-                    at += bytes.len() as u64;
-                    result
-                })
-            });
+            let written = cache.blocking(move |_| spool.write_all(&batch.parts, from));
             written.await.unwrap_or(Ok(())).map_err(|error| broken(&error))?;
             at += len;
             self.publish(from, at);

@@ -3,7 +3,7 @@
 //! While one batch is written and hashed on the blocking pool the next one is received, and no third one is held: that
 //! bounds a fill's memory to two batches.
 
-use std::{io, os::unix::fs::FileExt, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use oci::Hasher;
 use tokio::task::{JoinError, JoinHandle};
@@ -260,20 +260,28 @@ impl Filler {
         self.check_end(!all_mine || bound.is_some_and(|bound| self.position >= bound))
     }
 
-    /// Returns what came: at least a byte, and on from there what comes while the batch before is being written.
+    /// Returns what came: at least a byte, and on from there what comes within a moment or while the batch before is
+    /// being written. Batches end where pages do, if the bound leaves a choice, so that the file has large ones.
     async fn gather(&mut self, incoming: &mut Incoming) -> Result<Option<Batch>, Trouble> {
-        let most = self.cache.parts.fills.batch_bytes();
+        let bound = self.cache.parts.fills.batch_bytes();
+        let most = bound - (self.position % bound as u64) as usize;
+        // The first bytes of a blob go on at once: somebody waits for them.
+        let is_start = self.position == 0;
         let mut batch = Batch::default();
         while batch.len < most {
             let Some(writing) = &mut self.writing else {
-                if batch.len > 0 {
-                    return Ok(Some(batch));
+                if batch.len == 0 && !incoming.add_to(&mut batch, most).await? {
+                    return Ok(None);
                 }
-                return Ok(incoming.batch(most).await?);
+                if !is_start {
+                    incoming.add_what_follows(&mut batch, most).await;
+                }
+                return Ok(Some(batch));
             };
+            let room = most - batch.len;
             tokio::select! {
                 biased;
-                added = incoming.add_to(&mut batch) => match added {
+                added = incoming.add_to(&mut batch, room) => match added {
                     Ok(true) => {}
                     Ok(false) => break,
                     Err(error) => {
@@ -324,14 +332,10 @@ impl Filler {
         self.retry.progressed();
         self.position += len;
         self.writing = Some(tokio::task::spawn_blocking(move || {
-            let mut at = start;
-            for bytes in &batch.parts {
-                if let Err(error) = spool.file().write_all_at(bytes, at) {
-                    return (hasher, Err(error));
-                }
-                at += bytes.len() as u64;
+            if let Err(error) = spool.write_all(&batch.parts, start) {
+                return (hasher, Err(error));
             }
-            fill.publish(start, at);
+            fill.publish(start, start + batch.len as u64);
             for bytes in &batch.parts {
                 hasher.update(bytes);
             }
