@@ -100,7 +100,7 @@ impl Fills {
 
     /// Returns how much a fill may hold in memory before it writes, so that all together stay within a bound.
     fn batch_bytes(&self) -> usize {
-        const ALL_BYTES_MAX: usize = 6 << 20;
+        const ALL_BYTES_MAX: usize = 4 << 20;
         const BATCH_BYTES_MIN: usize = 16 << 10;
         let each = ALL_BYTES_MAX / self.lock().len().max(1);
         // A power of two, so that batches end where pages do.

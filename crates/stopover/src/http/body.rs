@@ -185,11 +185,12 @@ impl Pieces {
 
 /// Reads a part of a file so that the kernel has it in memory: sendfile would block its worker on the disk.
 async fn read_in(file: Arc<std::fs::File>, offset: u64, len: u64) -> Result<(), BodyError> {
+    const STEP_BYTES: u64 = 64 << 10;
     tokio::task::spawn_blocking(move || {
-        let mut buffer = vec![0; READ_BYTES_MAX as usize];
+        let mut buffer = vec![0; STEP_BYTES as usize];
         let (mut at, end) = (offset, offset + len);
         while at < end {
-            let step = (end - at).min(READ_BYTES_MAX) as usize;
+            let step = (end - at).min(STEP_BYTES) as usize;
             file.read_exact_at(&mut buffer[..step], at)?;
             at += step as u64;
         }

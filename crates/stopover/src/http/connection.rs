@@ -32,10 +32,9 @@ use super::{
     ghost::{Ghosts, Part, is_ghost},
 };
 
-/// The most that one call to sendfile is asked for, so that one fast client does not keep a worker for itself.
-const SENDFILE_BYTES_MAX: usize = 2 << 20;
-/// After this much without a pause a connection lets others have its worker.
-const TURN_BYTES_MAX: usize = 16 << 20;
+/// The most that one call to sendfile is asked for. After each call the connection lets others have its worker: a fast
+/// client does not keep it for itself, and turns this short were faster than filling one socket after another.
+const SENDFILE_BYTES_MAX: usize = 256 << 10;
 /// Plain slices sent before a file's part, in one packet with it.
 const SLICES_MAX: usize = 16;
 
@@ -58,8 +57,8 @@ pub(super) struct Connection {
     stalled: Option<Pin<Box<Sleep>>>,
     refusal: Option<Bytes>,
     refused: Refused,
-    /// Bytes of files sent since the connection last paused.
-    turn_bytes: usize,
+    /// Whether a part of a file was sent and the others have not had their turn since.
+    had_turn: bool,
 }
 
 /// Who is told of requests that hyper refuses.
@@ -92,7 +91,7 @@ impl Connection {
             stalled: None,
             refusal: None,
             refused,
-            turn_bytes: 0,
+            had_turn: false,
         }
     }
 
@@ -111,11 +110,6 @@ impl Connection {
     }
 
     fn send_file(&mut self, context: &mut Context<'_>, part: &Part) -> Poll<io::Result<usize>> {
-        if self.turn_bytes >= TURN_BYTES_MAX {
-            self.turn_bytes = 0;
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let sent = self.when_writable(context, |tcp| {
             let mut offset = part.offset;
             Ok(rustix::fs::sendfile(tcp, &part.file, Some(&mut offset), part.len.min(SENDFILE_BYTES_MAX))?)
@@ -126,7 +120,7 @@ impl Connection {
                 "the file got shorter while it was sent",
             ))),
             sent => {
-                self.turn_bytes += sent;
+                self.had_turn = true;
                 Poll::Ready(Ok(sent))
             }
         }
@@ -208,6 +202,10 @@ impl Write for Connection {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let connection = self.get_mut();
+        if std::mem::take(&mut connection.had_turn) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let result = connection.write_some(context, slices);
         connection.watch(context, result)
     }
