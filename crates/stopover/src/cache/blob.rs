@@ -263,13 +263,21 @@ impl Blob {
                 _counted: Under::way(&self.cache.parts.metrics.followers),
             },
         };
-        BlobReader { cache: self.cache.clone(), position: span.start, end: span.end, size: self.size, from }
+        BlobReader {
+            cache: self.cache.clone(),
+            start: span.start,
+            position: span.start,
+            end: span.end,
+            size: self.size,
+            from,
+        }
     }
 }
 
 /// Reads a part of a blob in order.
 pub struct BlobReader {
     cache: Cache,
+    start: u64,
     position: u64,
     end: u64,
     size: u64,
@@ -336,6 +344,12 @@ impl BlobReader {
                 }
                 match &now.end {
                     Some(End::Failed(error)) => Step::Fail(error.clone()),
+                    // It has bytes of a ranged fetch beyond what was hashed: the whole cannot be verified for it any more.
+                    Some(End::Passing { from, .. })
+                        if *held && self.end == self.size && self.start <= *from && self.position > *from =>
+                    {
+                        Step::Fail(Error::Internal("the disk failed behind this reader"))
+                    }
                     Some(End::Passing { from, hasher }) => {
                         let follows = *held && self.position <= *from && self.end == self.size;
                         let hashed = follows.then(|| (*from, (**hasher).clone()));
