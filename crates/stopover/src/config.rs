@@ -11,6 +11,7 @@ mod reference;
 mod tests;
 mod units;
 mod used;
+mod well_known;
 mod written;
 
 use std::{
@@ -22,10 +23,12 @@ use std::{
 
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
-pub use used::{Admin, Cache, Config, Format, Http, Level, Log, Secret, Storage, Upstream};
+pub use used::{Admin, Cache, Config, Format, Http, Level, Log, Route, Secret, Storage, Upstream};
+pub use well_known::{WELL_KNOWN, WellKnown};
 
+use field::Value;
 use mistake::Place;
-use written::{FILE_VARIABLE, Written};
+use written::{FILE_VARIABLE, Other, Setting, Written, place_of};
 
 /// Where the file is looked for when nobody names it.
 const USUAL_FILES: [&str; 2] = ["stopover.toml", "/etc/stopover/stopover.toml"];
@@ -110,7 +113,11 @@ pub fn read(
         }
     }
     if written.mistakes.is_empty() {
-        check_account(&config.upstream, &mut written);
+        let settings = std::mem::take(&mut written.settings);
+        check_account(&config.upstream, &settings, &mut written);
+        for other in std::mem::take(&mut written.others) {
+            add_upstream(&mut config, &other, &mut written);
+        }
     }
     if !written.mistakes.is_empty() {
         written.mistakes.sort_by_key(Mistake::order);
@@ -119,22 +126,46 @@ pub fn read(
     Ok(Loaded { config, warnings: written.warnings, file: None })
 }
 
+/// Adds a further registry. Its keys are those of `[upstream]`; what is not set of it is as the table of well-known
+/// registries or, beyond that, its name has it.
+fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
+    let name = keys::find("upstream", "registry").expect("every upstream has a name");
+    let mut scratch = Config { upstream: Upstream::named(&other.registry), ..Config::default() };
+    let registry = Value::Text(other.registry.clone());
+    if let Err(found) = name.field.set(&mut scratch, &registry) {
+        written.mistakes.push(Mistake::value(other.place.clone(), name, &found));
+    }
+    for setting in &other.settings {
+        if let Err(found) = setting.key.field.set(&mut scratch, &setting.value) {
+            written.mistakes.push(Mistake::value(setting.place.clone(), setting.key, &found));
+        }
+    }
+    let mut known = std::iter::once(&config.upstream).chain(&config.upstreams);
+    if known.any(|known| known.registry == scratch.upstream.registry) {
+        let what =
+            format!("upstreams.{}: expected each registry once, and [upstream] is one", other.registry);
+        written.mistakes.push(Mistake::new(other.place.clone(), what));
+    }
+    check_account(&scratch.upstream, &other.settings, written);
+    config.upstreams.push(scratch.upstream);
+}
+
 /// Checks what no key can tell alone: that an account is whole, and that its password does not travel in the open.
-fn check_account(upstream: &Upstream, written: &mut Written) {
+fn check_account(upstream: &Upstream, settings: &[Setting], written: &mut Written) {
     let half = match (&upstream.username, &upstream.password) {
         (Some(_), None) => Some(("username", "upstream.username is set and upstream.password is not")),
         (None, Some(_)) => Some(("password", "upstream.password is set and upstream.username is not")),
         _ => None,
     };
     if let Some((name, what)) = half
-        && let Some(place) = written.place("upstream", name)
+        && let Some(place) = place_of(settings, "upstream", name)
     {
         written.mistakes.push(Mistake::new(place, format!("{what}; expected both or neither")));
     }
     let far = |rest: &str| !["127.0.0.1", "localhost", "[::1]"].iter().any(|near| rest.starts_with(near));
     if upstream.password.is_some()
         && upstream.url.strip_prefix("http://").is_some_and(far)
-        && let Some(place) = written.place("upstream", "url")
+        && let Some(place) = place_of(settings, "upstream", "url")
     {
         written
             .warnings

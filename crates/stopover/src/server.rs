@@ -24,13 +24,13 @@ use crate::{
     admin,
     cache::Cache,
     clock::Clock,
-    config::Config,
+    config::{self, Config, WellKnown},
     egress::{Egress, EgressOptions},
     http::{self, Limits},
     index::Index,
     log::AccessLog,
     metrics::Metrics,
-    route::Route,
+    route::{Mirrored, Route},
     source::Freshness,
     store::{FsStore, OpenError},
     upstream::{OptionsError, Upstream},
@@ -79,7 +79,7 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     let index = Index::open(&config.storage.root, clock.clone()).map_err(ServeError::Index)?;
     let cache =
         Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
-    let route = route_to_upstream(&config, &metrics, clock)?;
+    let route = route_to_upstreams(&config, &metrics, &clock)?;
     let server = http::Server::new(route, cache.clone(), log, Arc::clone(&metrics), limits(&config));
 
     let ready = Arc::new(AtomicBool::new(true));
@@ -107,19 +107,37 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     Ok(())
 }
 
-fn route_to_upstream(config: &Config, metrics: &Arc<Metrics>, clock: Clock) -> Result<Route, ServeError> {
+/// Returns the way to every registry that is configured or well known.
+fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Route, ServeError> {
     let options =
         EgressOptions { connect_timeout: config.upstream.connect_timeout, ..EgressOptions::default() };
-    let upstream = Upstream::new(&config.upstream, Egress::new(&options), Arc::clone(metrics), clock)?;
-    let freshness = Freshness {
+    let (egress, metrics, clock) = (Egress::new(&options), Arc::clone(metrics), clock.clone());
+    let mirrored = move |upstream: &config::Upstream| -> Result<Mirrored, OptionsError> {
+        Ok(Mirrored {
+            registry: Arc::from(upstream.registry.as_str()),
+            aliases: upstream.aliases(),
+            library: upstream.library(),
+            source: Upstream::new(upstream, Arc::clone(&egress), Arc::clone(&metrics), clock.clone())?,
+        })
+    };
+    let default = mirrored(&config.upstream)?;
+    let others = config.others().iter().map(&mirrored).collect::<Result<Vec<_>, _>>()?;
+    let well_known = config.route.well_known;
+    let on_demand = move |name: &str| {
+        let regional = well_known && WellKnown::is_regional(name);
+        regional.then(|| mirrored(&config::Upstream::named(name)).ok()).flatten()
+    };
+    Ok(Route::new(default, others, Box::new(on_demand), freshness(config)))
+}
+
+fn freshness(config: &Config) -> Freshness {
+    Freshness {
         tag_ttl: config.cache.tag_ttl,
         stale_if_error: config.cache.stale_if_error,
         stale_if_denied: config.cache.stale_if_denied,
         check_deadline: config.cache.check_deadline,
         absent_ttl: config.cache.absent_ttl,
-    };
-    let registry = Arc::from(config.upstream.registry.as_str());
-    Ok(Route::new(registry, config.upstream.library(), upstream, freshness))
+    }
 }
 
 fn keep_house(cache: &Cache, config: &Config) -> tokio::task::JoinHandle<()> {

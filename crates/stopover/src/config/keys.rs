@@ -45,7 +45,7 @@ impl Key {
 }
 
 /// What each section is for, in the order of the reference.
-pub(super) static SECTIONS: [(&str, &str); 6] = [
+pub(super) static SECTIONS: [(&str, &str); 7] = [
     ("http", "The port that clients pull from."),
     (
         "admin",
@@ -54,7 +54,12 @@ pub(super) static SECTIONS: [(&str, &str); 6] = [
     ("storage", "The disk."),
     ("cache", "What is believed, and for how long. A digest is believed for ever; these are about tags."),
     ("log", "The log goes to standard error."),
-    ("upstream", "The registry that is mirrored."),
+    (
+        "route",
+        "Which registries a client may name, by `?ns=ghcr.io` or by `/v2/ghcr.io/org/app/...`, besides those that are \
+         configured. A host that is neither is refused without a connection.",
+    ),
+    ("upstream", "The registry that is mirrored for clients that name none."),
 ];
 
 /// Every key, section by section.
@@ -169,6 +174,13 @@ pub(super) static KEYS: &[Key] = &[
     )
     .registry("REGISTRY_LOG_FORMATTER"),
     key("log", "access", Field::Flag(|c| &mut c.log.access), "Whether each request writes a line."),
+    key(
+        "route",
+        "well_known",
+        Field::Flag(|c| &mut c.route.well_known),
+        "Whether docker.io, ghcr.io, quay.io, gcr.io, *.gcr.io, *-docker.pkg.dev, registry.k8s.io, mcr.microsoft.com, \
+         public.ecr.aws, nvcr.io, lscr.io and registry.gitlab.com are mirrored without being configured, anonymously.",
+    ),
     key(
         "upstream",
         "registry",

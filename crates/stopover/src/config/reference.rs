@@ -36,6 +36,24 @@ Durations are written as Go writes them, with days besides: `250ms`, `60s`, `1h3
 written `64KiB`, `64MiB`, `64GiB`.
 ";
 
+const OTHERS: &str = "
+## [upstreams.\"registry\"]
+
+A table for each further registry, named as images name it. Its keys are those of `[upstream]` but `registry`; `url` is
+`https://` and the name, where it is not set. Such a table also gives a well-known registry an account.
+
+```toml
+[upstreams.\"ghcr.io\"]
+username = \"ann\"
+password = \"<token>\"
+
+[upstreams.\"registry.example.com:5000\"]
+url = \"http://registry.example.com:5000\"
+```
+
+Clients name it by `?ns=ghcr.io`, as containerd does by itself, or by path: `<this mirror>/ghcr.io/org/app`.
+";
+
 const REGISTRY_HEAD: &str = "
 ## Variables of registry:2 and registry:3
 
@@ -67,6 +85,7 @@ pub fn reference() -> String {
                 .expect("writing to a string cannot fail");
         }
     }
+    text += OTHERS;
     text += REGISTRY_HEAD;
     for key in KEYS {
         let Some(variable) = key.registry else { continue };
@@ -95,6 +114,15 @@ impl Config {
                 match key.field.show(self) {
                     Some(value) => text += &format!("{} = {value}\n", key.name),
                     None => text += &format!("# {} is not set\n", key.name),
+                }
+            }
+        }
+        for upstream in &self.upstreams {
+            text += &format!("\n[upstreams.{:?}]\n", upstream.registry);
+            let alone = Config { upstream: upstream.clone(), ..Config::default() };
+            for key in KEYS.iter().filter(|key| key.section == "upstream" && key.name != "registry") {
+                if let Some(value) = key.field.show(&alone) {
+                    text += &format!("{} = {value}\n", key.name);
                 }
             }
         }

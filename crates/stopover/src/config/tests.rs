@@ -1,6 +1,7 @@
 //! Every key by file and by environment, and what else a configuration promises.
 
 mod mistakes;
+mod upstreams;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -49,6 +50,7 @@ const ROWS: &[Row] = &[
     ("log.level", r#""debug""#, "debug", |c| c.log.level == Level::Debug),
     ("log.format", r#""json""#, "json", |c| c.log.format == Format::Json),
     ("log.access", "false", "false", |c| !c.log.access),
+    ("route.well_known", "false", "false", |c| !c.route.well_known),
     ("upstream.registry", r#""ghcr.io""#, "ghcr.io", |c| c.upstream.registry == "ghcr.io"),
     ("upstream.url", r#""http://h:7000/""#, "http://h:7000/", |c| c.upstream.url == "http://h:7000"),
     ("upstream.username", r#""ann""#, "ann", |c| c.upstream.username.as_deref() == Some("ann")),

@@ -27,8 +27,19 @@ pub struct Config {
     pub cache: Cache,
     /// The log.
     pub log: Log,
-    /// The registry that is mirrored.
+    /// The registry that is mirrored where a client names none.
     pub upstream: Upstream,
+    /// Further registries.
+    pub upstreams: Vec<Upstream>,
+    /// Which registries are mirrored besides.
+    pub route: Route,
+}
+
+/// Which registries a client may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Whether the well-known registries are mirrored too, as they are to anybody.
+    pub well_known: bool,
 }
 
 /// The pull port and its connections.
@@ -227,6 +238,12 @@ impl Default for Cache {
             absent_ttl: 10 * SECOND,
             memory_bytes: 16 << 20,
         }
+    }
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self { well_known: true }
     }
 }
 

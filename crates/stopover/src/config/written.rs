@@ -17,6 +17,8 @@ use super::{
 const OURS: &str = "STOPOVER_";
 /// What begins the name of each of registry:2's.
 const REGISTRYS: &str = "REGISTRY_";
+/// The table of tables for further registries.
+pub(super) const OTHERS: &str = "upstreams";
 /// The variable that names the file.
 pub(super) const FILE_VARIABLE: &str = "STOPOVER_CONFIG";
 
@@ -27,10 +29,18 @@ pub(super) struct Setting {
     pub(super) place: Place,
 }
 
+/// A further registry, and what was written of it.
+pub(super) struct Other {
+    pub(super) registry: String,
+    pub(super) place: Place,
+    pub(super) settings: Vec<Setting>,
+}
+
 /// All that was written, in the order in which it counts: later settings win.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) settings: Vec<Setting>,
+    pub(super) others: Vec<Other>,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
 }
@@ -52,7 +62,11 @@ impl Written {
         }
         let mut found = Vec::new();
         for (section, content) in document.get_ref() {
-            found.extend(read_section(section, content));
+            if section.get_ref() == OTHERS {
+                self.read_others(content, &at);
+            } else {
+                found.extend(read_section(section, content));
+            }
         }
         found.sort_by_key(|(span, _)| span.start);
         for (span, found) in found {
@@ -60,6 +74,39 @@ impl Written {
                 Found::Setting(key, value) => self.settings.push(Setting { key, value, place: at(span) }),
                 Found::Mistake(mistake) => self.mistakes.push(mistake(at(span))),
             }
+        }
+    }
+
+    /// Adds the tables `[upstreams."<registry>"]`, each with the keys of `[upstream]` but its name.
+    fn read_others(&mut self, content: &Spanned<DeValue<'_>>, at: &impl Fn(Range<usize>) -> Place) {
+        let DeValue::Table(registries) = content.get_ref() else {
+            let what = "upstreams: expected a table for each registry, [upstreams.\"ghcr.io\"]";
+            self.mistakes.push(Mistake::new(at(content.span()), what));
+            return;
+        };
+        for (name, content) in registries {
+            let registry = name.get_ref().to_string();
+            let DeValue::Table(table) = content.get_ref() else {
+                let what = format!("upstreams.{registry}: expected a table, [upstreams.\"{registry}\"]");
+                self.mistakes.push(Mistake::new(at(content.span()), what));
+                continue;
+            };
+            let mut other = Other { registry, place: at(name.span()), settings: Vec::new() };
+            for (key_name, value) in table {
+                match keys::find("upstream", key_name.get_ref()).filter(|key| key.name != "registry") {
+                    Some(key) => other.settings.push(Setting {
+                        key,
+                        value: read_value(value.get_ref()),
+                        place: at(value.span()),
+                    }),
+                    None => self.mistakes.push(Mistake::unknown_key(
+                        at(key_name.span()),
+                        "upstream",
+                        key_name.get_ref(),
+                    )),
+                }
+            }
+            self.others.push(other);
         }
     }
 
@@ -73,13 +120,6 @@ impl Written {
         for (name, text) in variables.iter().filter(|(name, _)| name.starts_with(OURS)) {
             self.read_ours(name, text);
         }
-    }
-
-    /// Returns where the setting of this key that counts was written.
-    pub(super) fn place(&self, section: &str, name: &str) -> Option<Place> {
-        let last =
-            self.settings.iter().rfind(|setting| setting.key.section == section && setting.key.name == name);
-        last.map(|setting| setting.place.clone())
     }
 
     fn read_ours(&mut self, name: &str, text: &str) {
@@ -125,6 +165,12 @@ impl Written {
         };
         self.settings.push(Setting { key, value, place });
     }
+}
+
+/// Returns where the setting of this key that counts was written.
+pub(super) fn place_of(settings: &[Setting], section: &str, name: &str) -> Option<Place> {
+    let last = settings.iter().rfind(|setting| setting.key.section == section && setting.key.name == name);
+    last.map(|setting| setting.place.clone())
 }
 
 /// Something found in a file, at a place still to be named.

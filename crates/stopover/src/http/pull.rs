@@ -151,7 +151,7 @@ impl Pulls {
         line.endpoint = endpoint;
         line.repository = Some(name.clone());
         let origin = self.route.origin(&pull.target, name)?;
-        line.repository = Some(origin.repository.clone());
+        line.repository = Some(origin.tree_name.clone());
         line.registry = Some(Arc::clone(&origin.registry));
         Ok(origin)
     }

@@ -25,6 +25,7 @@ mod promises;
 mod quota;
 mod ranges;
 mod redirects;
+mod registries;
 mod rig;
 mod shutdown;
 mod support;
