@@ -1,7 +1,10 @@
-//! The task behind a fill: receives, writes, publishes, hashes; resumes, verifies, commits.
+//! The task behind a fill: receives, writes, publishes, hashes, and resumes what breaks off.
 //!
 //! While one batch is written and hashed on the blocking pool the next one is received, and no third one is held: that
 //! bounds a fill's memory to two batches.
+
+mod begin;
+mod end;
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -9,25 +12,15 @@ use oci::Hasher;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::{
-    Fill, TAIL_BYTES,
+    Fill,
     incoming::{Batch, Incoming},
 };
 use crate::{
-    cache::{
-        Cache, Error,
-        absent::Wanted,
-        manifest::logged,
-        progress::{End, Ranges},
-        retry::Retry,
-    },
-    index::Membership,
+    cache::{Cache, Error, absent::Wanted, progress::End, retry::Retry},
     metrics::ContentType,
     source::{SourceError, SourceErrorKind},
     store::{Mismatch, Spool, Verified, hash_range},
 };
-
-/// Attempts at a blob too small for anybody to have seen a byte of a wrong one.
-const ATTEMPTS_MAX: u32 = 3;
 
 /// Why a transfer stopped before its end.
 enum Trouble {
@@ -90,18 +83,8 @@ impl Filler {
                 Ok(None) => return,
                 Ok(Some(verified)) => return self.commit(verified).await,
                 Err(Stop::Mismatch(mismatch)) => {
-                    self.cache.parts.metrics.upstream_verification_failures.inc();
-                    let seen = self.size.is_none_or(|size| size > TAIL_BYTES);
-                    tracing::error!(
-                        digest = %mismatch.expected, found = %mismatch.found, registry = %self.fill.origin.registry,
-                        repository = %self.fill.origin.repository, attempt,
-                        "what came from the registry is not what its digest says; it is not cached"
-                    );
-                    mismatch.spool.discard();
-                    if seen || attempt >= ATTEMPTS_MAX {
-                        return self
-                            .fill
-                            .end(End::Failed(self.bad_answer("the content is not what its digest says")));
+                    if let Some(error) = self.refuse(*mismatch, attempt) {
+                        return self.fill.end(End::Failed(error));
                     }
                     self.begin_anew();
                 }
@@ -134,75 +117,6 @@ impl Filler {
             return Err(Stop::Failed(Error::Internal("a fill lost its file")));
         };
         spool.verify(hasher).map(Some).map_err(Stop::Mismatch)
-    }
-
-    /// Looks in the store once more: the fill before this one may have ended since the caller looked.
-    async fn look_again(&mut self) -> Result<bool, Stop> {
-        let (digest, name) = (self.fill.digest, self.fill.origin.tree_name.clone());
-        let looked = self
-            .cache
-            .blocking(move |parts| (parts.open_checked(&digest), parts.index.named_size(&name, &digest)));
-        let Some((stored, expected_size)) = looked.await else {
-            return Err(Stop::Failed(Error::Internal("looking in the store")));
-        };
-        self.expected_size = expected_size;
-        let Some(stored) = stored else { return Ok(false) };
-        self.fill.progress.send_modify(|progress| {
-            progress.size = Some(stored.size());
-            progress.present = Ranges::prefix_of(stored.size());
-            progress.file = Some(stored.file);
-            progress.end = Some(End::Found);
-        });
-        Ok(true)
-    }
-
-    /// Makes the file, or takes up what an earlier fill left of it.
-    async fn make_spool(&mut self) -> Result<(), Stop> {
-        let digest = self.fill.digest;
-        let made = self.cache.blocking(move |parts| {
-            let spool = parts.store.spool(&digest)?;
-            let mut hasher = Hasher::new(digest.algorithm());
-            hash_range(spool.file(), 0, spool.taken_up_bytes(), &mut hasher)?;
-            io::Result::Ok((spool, hasher))
-        });
-        let made = made.await.ok_or(Stop::Failed(Error::Internal("making a spool")))?;
-        let (spool, hasher) = made.map_err(Stop::Disk)?;
-        self.position = spool.taken_up_bytes();
-        self.hashed = self.position;
-        self.fill.begin(&spool, self.position);
-        self.hasher = Some(hasher);
-        self.spool = Some(spool);
-        Ok(())
-    }
-
-    /// Learns how long the blob is where an earlier fill left a part: that may be all of it already, and where it is
-    /// more, or nobody says, it is worth nothing.
-    async fn fit_what_was_taken_up(&mut self) -> Result<(), Stop> {
-        while self.position > 0 {
-            match self.ask_size().await {
-                Ok(Some(size)) if self.position <= size => {
-                    self.set_size(size);
-                    return Ok(());
-                }
-                Ok(_) => {
-                    if let Some(spool) = self.spool.take() {
-                        spool.discard();
-                    }
-                    self.begin_anew();
-                    self.make_spool().await?;
-                }
-                Err(error) => self.wait_after(error).await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn ask_size(&self) -> Result<Option<u64>, SourceError> {
-        let origin = &self.fill.origin;
-        match self.size.or(self.expected_size) {
-            Some(size) => Ok(Some(size)),
-            None => origin.source.blob_size(&origin.repository, &self.fill.digest).await,
-        }
     }
 
     /// Passes over what ranged fetches have brought, waiting for those under way.
@@ -399,53 +313,6 @@ impl Filler {
         Ok(())
     }
 
-    /// Lets the followers have the tail, then makes the content durable and visible.
-    async fn commit(self, verified: Verified) {
-        let fill = Arc::clone(&self.fill);
-        fill.end(End::Verified);
-        let (digest, name) = (fill.digest, fill.origin.tree_name.clone());
-        let committed = self.cache.blocking(move |parts| {
-            // Before the content is visible, so that nobody who sees it has to ask whether the repository has it.
-            parts.index.expect(&name, &digest, Membership::Blob);
-            let stored = parts.store.commit(verified)?;
-            parts.index.set_file_state(&digest, super::super::blob::state_of(&stored.stamp));
-            parts.index.link(&name, &digest, Membership::Blob)
-        });
-        logged("a blob was not stored; it was served all the same", committed.await.unwrap_or(Ok(())));
-    }
-
-    /// Ends the fill; keeps what is there of the file for the next one.
-    async fn stop(mut self, error: Error) {
-        let _ = self.settle().await;
-        let prefix = self.hashed;
-        if let Some(spool) = self.spool.take() {
-            // No ranged fetch begins from here on; one that is writing would leave a hole behind the prefix.
-            self.fill.progress.send_modify(|progress| progress.spool = None);
-            let prefix = if self.fill.is_any_fetched_ahead() { 0 } else { prefix };
-            self.cache.blocking(move |_| spool.keep_prefix(prefix)).await;
-        }
-        self.fill.end(End::Failed(error));
-    }
-
-    /// The disk takes no more: the followers go on without it.
-    async fn pass(mut self, error: &io::Error) {
-        tracing::warn!(%error, digest = %self.fill.digest, at = self.hashed, "the disk takes no more; the blob is passed through");
-        self.cache.parts.metrics.passed.inc();
-        if let Some(spool) = self.spool.take() {
-            spool.discard();
-        }
-        let hasher = self.hasher.take().unwrap_or_else(|| Hasher::new(self.fill.digest.algorithm()));
-        let size = match self.ask_size().await {
-            Ok(size) => size,
-            Err(error) => return self.fill.end(End::Failed(error.into())),
-        };
-        let from = self.hashed;
-        self.fill.progress.send_modify(|progress| {
-            progress.size = size;
-            progress.end = Some(End::Passing { from, hasher: Box::new(hasher) });
-        });
-    }
-
     fn begin_anew(&mut self) {
         self.hasher = Some(Hasher::new(self.fill.digest.algorithm()));
         (self.position, self.hashed) = (0, 0);
@@ -454,10 +321,6 @@ impl Filler {
     fn wrong(&self, message: &str) -> SourceError {
         let message = format!("blob {}: {message}", self.fill.digest);
         SourceError::new(Arc::clone(&self.fill.origin.registry), SourceErrorKind::BadAnswer, message)
-    }
-
-    fn bad_answer(&self, message: &str) -> Error {
-        self.wrong(message).into()
     }
 }
 
