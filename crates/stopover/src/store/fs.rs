@@ -103,6 +103,7 @@ impl Store for FsStore {
 
     fn commit(&self, Verified(spool): Verified) -> io::Result<Stored> {
         spool.file.sync_data()?;
+        let verified = stamp_of(&spool.file)?;
         let folder = self.folder(&spool.digest);
         make_folders(&folder)?;
         let data = folder.join("data");
@@ -113,9 +114,16 @@ impl Store for FsStore {
             }
             moved => moved?,
         }
+        // Renaming changes a file's ctime, so its stamp is taken after; whoever wrote to it between is found out.
+        let stamp = stamp_of(&spool.file)?;
         File::open(&folder)?.sync_all()?;
-        let stamp = stamp_of(&spool.file)?.ok_or_else(|| io::Error::other("a spool is not a plain file"))?;
-        Ok(Stored { file: spool.file, stamp })
+        let same = |a: &Stamp, b: &Stamp| (a.size, a.modified_ns) == (b.size, b.modified_ns);
+        match (verified, stamp) {
+            (Some(verified), Some(stamp)) if same(&verified, &stamp) => {
+                Ok(Stored { file: spool.file, stamp })
+            }
+            _ => Err(io::Error::other("the file was altered while it was stored")),
+        }
     }
 
     fn quarantine(&self, digest: &Digest) -> io::Result<()> {
