@@ -23,7 +23,7 @@ use std::{
 
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
-pub use used::{Admin, Cache, Config, Format, Http, Level, Log, Route, Secret, Storage, Upstream};
+pub use used::{Access, Admin, Cache, Config, Format, Http, Level, Log, Route, Secret, Storage, Upstream};
 pub use well_known::{WELL_KNOWN, WellKnown};
 
 use field::Value;
@@ -115,6 +115,7 @@ pub fn read(
     if written.mistakes.is_empty() {
         let settings = std::mem::take(&mut written.settings);
         check_account(&config.upstream, &settings, &mut written);
+        check_access(&config, &mut written);
         for other in std::mem::take(&mut written.others) {
             add_upstream(&mut config, &other, &mut written);
         }
@@ -150,6 +151,16 @@ fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
     config.upstreams.push(scratch.upstream);
 }
 
+/// Checks that whoever says that there is a password, or that there is none, gets just that.
+fn check_access(config: &Config, written: &mut Written) {
+    let what = match (written.auth.as_deref(), &config.access.htpasswd) {
+        (Some("htpasswd"), None) => "htpasswd wants REGISTRY_AUTH_HTPASSWD_PATH, the file with the users",
+        (Some("none"), Some(_)) => "none stands against access.htpasswd, which is set; expected one of them",
+        _ => return,
+    };
+    written.mistakes.push(Mistake::new(Place::Variable("REGISTRY_AUTH".to_owned()), what));
+}
+
 /// Checks what no key can tell alone: that an account is whole, and that its password does not travel in the open.
 fn check_account(upstream: &Upstream, settings: &[Setting], written: &mut Written) {
     let half = match (&upstream.username, &upstream.password) {
@@ -162,8 +173,22 @@ fn check_account(upstream: &Upstream, settings: &[Setting], written: &mut Writte
     {
         written.mistakes.push(Mistake::new(place, format!("{what}; expected both or neither")));
     }
+    let at = |name| place_of(settings, "upstream", name);
+    if upstream.credential_helper.is_some()
+        && (upstream.username.is_some() || upstream.password.is_some())
+        && let Some(place) = at("credential_helper")
+    {
+        let what = "upstream.credential_helper: found beside upstream.username, expected one of them: an account or a program that gives it";
+        written.mistakes.push(Mistake::new(place, what));
+    }
+    if upstream.credential_helper.is_none()
+        && let Some(place) = at("credential_lifetime")
+    {
+        let what = "upstream.credential_lifetime: expected upstream.credential_helper to be set too";
+        written.mistakes.push(Mistake::new(place, what));
+    }
     let far = |rest: &str| !["127.0.0.1", "localhost", "[::1]"].iter().any(|near| rest.starts_with(near));
-    if upstream.password.is_some()
+    if (upstream.password.is_some() || upstream.credential_helper.is_some())
         && upstream.url.strip_prefix("http://").is_some_and(far)
         && let Some(place) = place_of(settings, "upstream", "url")
     {

@@ -25,6 +25,8 @@ pub(super) enum Field {
     Duration { of: Of<Duration>, min: Duration, max: Duration },
     /// A duration, where 0 is "never".
     DurationOrNever(Of<Option<Duration>>),
+    /// A duration, where 0 means something, and so does not setting it.
+    DurationIfSet(Of<Option<Duration>>),
     /// A number of bytes, at most `max`.
     Size { of: Of<u64>, max: u64 },
     /// A number from `min` to `max`.
@@ -33,6 +35,10 @@ pub(super) enum Field {
     Flag(Of<bool>),
     /// A folder.
     Path(Of<PathBuf>),
+    /// A file.
+    File(Of<Option<PathBuf>>),
+    /// A path that a URL may have.
+    UrlPath(Of<String>),
     /// At least one address to listen on.
     Listen(Of<Vec<SocketAddr>>),
     /// An address to listen on, or `off`.
@@ -127,6 +133,7 @@ impl Field {
             Self::DurationOrNever(of) => {
                 *of(config) = Some(duration(value)?).filter(|found| !found.is_zero())
             }
+            Self::DurationIfSet(of) => *of(config) = Some(duration(value)?),
             Self::Size { of, max } => *of(config) = size(value).filter(|found| found <= max)?,
             Self::Count { of, min, max } => {
                 let Value::Integer(number) = value else {
@@ -139,6 +146,8 @@ impl Field {
                 *of(config) = *flag;
             }
             Self::Path(of) => *of(config) = value.text().filter(|text| path_right(text))?.into(),
+            Self::File(of) => *of(config) = Some(value.text().filter(|text| path_right(text))?.into()),
+            Self::UrlPath(of) => *of(config) = value.text().filter(|text| url_path_right(text))?.to_owned(),
             Self::Listen(of) => *of(config) = value.each(units::listen).filter(|list| !list.is_empty())?,
             Self::ListenOrOff(of) => {
                 let text = value.text()?;
@@ -187,12 +196,15 @@ impl Field {
                 format!("a duration {range}, such as {examples}")
             }
             Self::DurationOrNever(_) => "a duration such as \"12h\" or \"7d\", or \"0\" for never".to_owned(),
+            Self::DurationIfSet(_) => "a duration such as \"12h\" or \"7d\", or \"0\"".to_owned(),
             Self::Size { max, .. } => {
                 format!("a size up to {}, such as \"64MiB\" or \"1GiB\"", units::show_size(*max))
             }
             Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
             Self::Flag(_) => "true or false".to_owned(),
             Self::Path(_) => "the path of a folder".to_owned(),
+            Self::File(_) => "the path of a file".to_owned(),
+            Self::UrlPath(_) => "a path such as \"/metrics\", of letters, digits and -._/".to_owned(),
             Self::Listen(_) => {
                 "an address such as \"127.0.0.1:5000\", \"[::1]:5000\" or \":5000\", or a list of them"
                     .to_owned()
@@ -217,10 +229,13 @@ impl Field {
         Some(match self {
             Self::Duration { of, .. } => quoted(&units::show_duration(*of(config))),
             Self::DurationOrNever(of) => quoted(&units::show_duration(of(config).unwrap_or_default())),
+            Self::DurationIfSet(of) => quoted(&units::show_duration((*of(config))?)),
             Self::Size { of, .. } => quoted(&units::show_size(*of(config))),
             Self::Count { of, .. } => of(config).to_string(),
             Self::Flag(of) => of(config).to_string(),
             Self::Path(of) => quoted(&of(config).to_string_lossy()),
+            Self::File(of) => quoted(&of(config).as_deref()?.to_string_lossy()),
+            Self::UrlPath(of) => quoted(of(config)),
             Self::Listen(of) => match of(config).as_slice() {
                 [one] => quoted(&one.to_string()),
                 all => list(all.iter().map(|addr| quoted(&addr.to_string())).collect()),
@@ -267,6 +282,13 @@ fn size(value: &Value) -> Option<u64> {
 
 fn path_right(text: &str) -> bool {
     !text.is_empty() && !text.contains('\0')
+}
+
+fn url_path_right(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    text.strip_prefix('/').is_some_and(|path| {
+        path.split('/').all(|part| !matches!(part, "" | "." | "..") && part.bytes().all(plain))
+    })
 }
 
 /// Returns a text; the empty one is `Some(None)`, "not set".

@@ -45,8 +45,13 @@ impl Key {
 }
 
 /// What each section is for, in the order of the reference.
-pub(super) static SECTIONS: [(&str, &str); 7] = [
+pub(super) static SECTIONS: [(&str, &str); 8] = [
     ("http", "The port that clients pull from."),
+    (
+        "access",
+        "Who may pull. As it comes, everybody who reaches the port. A password that travels unencrypted can be read on the \
+         way, so give the port a certificate where there is one.",
+    ),
     (
         "admin",
         "The operator's port: metrics and health. It has no password, so keep it where only the operator can reach it.",
@@ -108,11 +113,36 @@ pub(super) static KEYS: &[Key] = &[
         "Send blobs from file to socket within the kernel. Off is for finding faults.",
     ),
     key(
+        "access",
+        "htpasswd",
+        Field::File(|c| &mut c.access.htpasswd),
+        "A file of `user:hash` lines, as `htpasswd -B` writes it: who pulls must be one of them. Only bcrypt hashes count. It \
+         is read again when it changes. Where there is none at the start it is made, with a user `docker` whose password \
+         stands once in the log.",
+    )
+    .registry("REGISTRY_AUTH_HTPASSWD_PATH"),
+    key(
+        "access",
+        "realm",
+        Field::Text(|c| &mut c.access.realm),
+        "What clients are told that the password is for.",
+    )
+    .registry("REGISTRY_AUTH_HTPASSWD_REALM"),
+    key(
         "admin",
         "addr",
         Field::ListenOrOff(|c| &mut c.admin.addr),
-        "Where to listen for `/metrics`, `/livez` and `/readyz`.",
-    ),
+        "Where to listen for `/metrics`, `/livez`, `/readyz`, and what registry:2 has on its debug port: `/debug/health` and \
+         `/debug/vars`.",
+    )
+    .registry("REGISTRY_HTTP_DEBUG_ADDR"),
+    key(
+        "admin",
+        "metrics_path",
+        Field::UrlPath(|c| &mut c.admin.metrics_path),
+        "A further path for the metrics, for a scraper that asks there; `/metrics` answers whatever this is.",
+    )
+    .registry("REGISTRY_HTTP_DEBUG_PROMETHEUS_PATH"),
     key(
         "storage",
         "root",
@@ -209,6 +239,22 @@ pub(super) static KEYS: &[Key] = &[
         "The account's password or, better, a read-only access token.",
     )
     .registry("REGISTRY_PROXY_PASSWORD"),
+    key(
+        "upstream",
+        "credential_helper",
+        Field::Text(|c| &mut c.upstream.credential_helper),
+        "A program that gives the account, by Docker's protocol for credential helpers: a path, a name in PATH, or the short \
+         name of a helper, such as `ecr-login` for `docker-credential-ecr-login`. It is run without a shell or arguments of \
+         yours. Not together with `username`. Where it fails, the account that it gave last is used on, or none.",
+    )
+    .registry("REGISTRY_PROXY_EXEC_COMMAND"),
+    key(
+        "upstream",
+        "credential_lifetime",
+        Field::DurationIfSet(|c| &mut c.upstream.credential_lifetime),
+        "How long what the helper gave is used. Not set: until the registry refuses it. 0: the helper is run for each login.",
+    )
+    .registry("REGISTRY_PROXY_EXEC_LIFETIME"),
     key(
         "upstream",
         "realms",

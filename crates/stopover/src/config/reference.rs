@@ -65,6 +65,8 @@ They work as they do there, so a container keeps its environment. Any other `REG
 
 const TAIL: &str = "\
 | `REGISTRY_STORAGE` | | only `filesystem` |
+| `REGISTRY_AUTH` | | `htpasswd`, with `REGISTRY_AUTH_HTPASSWD_PATH`, or `none`; another kind is a mistake |
+| `REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED` | | the metrics are there in any case |
 
 `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` hold for the line to the registry.
 ";
@@ -98,6 +100,7 @@ pub fn reference() -> String {
 fn difference(key: &Key) -> &'static str {
     match key.registry {
         Some("REGISTRY_PROXY_TTL") => "a bare number counts nanoseconds; 0 and not set mean never",
+        Some("REGISTRY_PROXY_EXEC_LIFETIME") => "a bare number counts nanoseconds",
         Some("REGISTRY_LOG_FORMATTER") => "`logstash` means `json`",
         Some("REGISTRY_PROXY_REMOTEURL") => "a path is refused",
         _ => "",

@@ -38,6 +38,13 @@ const ROWS: &[Row] = &[
     ("http.stall_timeout", r#""3s""#, "3s", |c| c.http.stall_timeout == seconds(3)),
     ("http.drain_timeout", "0", "0", |c| c.http.drain_timeout == seconds(0)),
     ("http.sendfile", "false", "false", |c| !c.http.sendfile),
+    ("access.htpasswd", r#""/etc/users""#, "/etc/users", |c| {
+        c.access.htpasswd.as_deref() == Some(Path::new("/etc/users"))
+    }),
+    ("access.realm", r#""Lab""#, "Lab", |c| c.access.realm.as_deref() == Some("Lab")),
+    ("admin.metrics_path", r#""/prometheus/m""#, "/prometheus/m", |c| {
+        c.admin.metrics_path == "/prometheus/m"
+    }),
     ("admin.addr", r#""off""#, "off", |c| c.admin.addr.is_none()),
     ("storage.root", r#""/srv/x""#, "/srv/x", |c| c.storage.root == Path::new("/srv/x")),
     ("storage.ttl", r#""7d""#, "7d", |c| c.storage.ttl == Some(seconds(604_800))),
@@ -57,6 +64,10 @@ const ROWS: &[Row] = &[
     ("upstream.password", r#""s3cret""#, "s3cret", |c| {
         c.upstream.password.as_ref().is_some_and(|password| password.expose() == "s3cret")
     }),
+    ("upstream.credential_helper", r#""ecr-login""#, "ecr-login", |c| {
+        c.upstream.credential_helper.as_deref() == Some("ecr-login")
+    }),
+    ("upstream.credential_lifetime", "0", "0", |c| c.upstream.credential_lifetime == Some(seconds(0))),
     ("upstream.realms", r#"["a.example", "b.example:8443"]"#, "a.example,b.example:8443", |c| {
         c.upstream.realms == ["a.example", "b.example:8443"]
     }),
@@ -65,11 +76,12 @@ const ROWS: &[Row] = &[
     ("upstream.stall_timeout", r#""7s""#, "7s", |c| c.upstream.stall_timeout == seconds(7)),
 ];
 
-/// Returns the other half of an account, which may not be set alone.
+/// Returns what a key needs beside it, such as the other half of an account, which may not be set alone.
 fn other_half(path: &str) -> Option<&'static str> {
     match path {
         "upstream.username" => Some("password"),
         "upstream.password" => Some("username"),
+        "upstream.credential_lifetime" => Some("credential_helper"),
         _ => None,
     }
 }
@@ -162,9 +174,36 @@ fn registry_2s_variables_work_as_they_do_there() {
 }
 
 #[test]
+fn access_and_the_debug_port_are_set_as_for_registry_2() {
+    let variables = [
+        ("REGISTRY_AUTH", "htpasswd"),
+        ("REGISTRY_AUTH_HTPASSWD_REALM", "Registry Realm"),
+        ("REGISTRY_AUTH_HTPASSWD_PATH", "/auth/htpasswd"),
+        ("REGISTRY_HTTP_DEBUG_ADDR", "localhost:5001"),
+        ("REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED", "true"),
+        ("REGISTRY_HTTP_DEBUG_PROMETHEUS_PATH", "/m"),
+        ("REGISTRY_PROXY_EXEC_COMMAND", "docker-credential-ecr-login"),
+        ("REGISTRY_PROXY_EXEC_LIFETIME", "43200000000000"),
+        // Kubernetes' own, for a service called registry-auth-token.
+        ("REGISTRY_AUTH_TOKEN_SERVICE_HOST", "10.0.0.1"),
+    ];
+    let Loaded { config, warnings, .. } = from_environment(&variables).unwrap();
+    assert_eq!(config.access.htpasswd.as_deref(), Some(Path::new("/auth/htpasswd")));
+    assert_eq!(config.access.realm.as_deref(), Some("Registry Realm"));
+    assert_eq!(config.admin.addr, Some("127.0.0.1:5001".parse().unwrap()));
+    assert_eq!(config.admin.metrics_path, "/m");
+    assert_eq!(config.upstream.credential_helper.as_deref(), Some("docker-credential-ecr-login"));
+    assert_eq!(config.upstream.credential_lifetime, Some(seconds(43_200)));
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+
+    let both = [("REGISTRY_AUTH", "none"), ("REGISTRY_AUTH_HTPASSWD_PATH", "/auth/htpasswd")];
+    let want = "REGISTRY_AUTH: none stands against access.htpasswd, which is set; expected one of them";
+    assert_eq!(mistakes(from_environment(&both)), [want]);
+}
+
+#[test]
 fn what_is_not_ours_warns_and_goes_on() {
     let variables = [
-        ("REGISTRY_HTTP_DEBUG_ADDR", ":5001"),
         ("REGISTRY_PORT", "tcp://10.0.0.1:5000"),
         ("STOPOVER_PORT_5000_TCP_ADDR", "10.0.0.1"),
         ("STOPOVER_SERVICE_HOST", "10.0.0.1"),
@@ -172,7 +211,6 @@ fn what_is_not_ours_warns_and_goes_on() {
         ("PATH", "/bin"),
     ];
     let warnings = [
-        "REGISTRY_HTTP_DEBUG_ADDR: ignored, since no setting of Stopover answers to it",
         "REGISTRY_PORT: ignored, since no setting of Stopover answers to it",
         "STOPOVER_PORT_5000_TCP_ADDR: ignored, since it looks like Kubernetes' own for a service",
         "STOPOVER_SERVICE_HOST: ignored, since it looks like Kubernetes' own for a service",

@@ -19,6 +19,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Config {
     /// The pull port.
     pub http: Http,
+    /// Who may pull.
+    pub access: Access,
     /// The operator's port.
     pub admin: Admin,
     /// The disk.
@@ -61,11 +63,22 @@ pub struct Http {
     pub sendfile: bool,
 }
 
+/// Who may pull.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The file with users and the hashes of their passwords; `None` lets everybody in.
+    pub htpasswd: Option<PathBuf>,
+    /// What clients are told that the password is for.
+    pub realm: Option<String>,
+}
+
 /// The operator's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Where the operator is listened for; `None` is nowhere.
     pub addr: Option<SocketAddr>,
+    /// A path for the metrics besides `/metrics`.
+    pub metrics_path: String,
 }
 
 /// The disk.
@@ -140,6 +153,10 @@ pub struct Upstream {
     pub username: Option<String>,
     /// The account's password or access token.
     pub password: Option<Secret>,
+    /// The program that gives the account; never set together with `username`.
+    pub credential_helper: Option<String>,
+    /// How long what it gave is used: zero is once, `None` until it is refused.
+    pub credential_lifetime: Option<Duration>,
     /// Further hosts, with an optional port, that may be given the account for a token.
     pub realms: Vec<String>,
     /// How long connecting may take.
@@ -216,9 +233,18 @@ impl Default for Http {
     }
 }
 
+impl Default for Access {
+    fn default() -> Self {
+        Self { htpasswd: None, realm: Some("Stopover".to_owned()) }
+    }
+}
+
 impl Default for Admin {
     fn default() -> Self {
-        Self { addr: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001)) }
+        Self {
+            addr: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001)),
+            metrics_path: "/metrics".to_owned(),
+        }
     }
 }
 
@@ -260,6 +286,8 @@ impl Default for Upstream {
             url: "https://registry-1.docker.io".to_owned(),
             username: None,
             password: None,
+            credential_helper: None,
+            credential_lifetime: None,
             realms: Vec::new(),
             connect_timeout: 3 * SECOND,
             answer_timeout: 10 * SECOND,

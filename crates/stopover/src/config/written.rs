@@ -43,6 +43,8 @@ pub(super) struct Written {
     pub(super) others: Vec<Other>,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
+    /// What `REGISTRY_AUTH` says.
+    pub(super) auth: Option<String>,
 }
 
 impl Written {
@@ -145,10 +147,34 @@ impl Written {
     fn read_registrys(&mut self, name: &str, text: &str) {
         let place = Place::Variable(name.to_owned());
         let text = unquoted(text);
-        if name == "REGISTRY_STORAGE" {
-            if !matches!(text, "" | "filesystem") {
-                self.mistakes.push(Mistake::new(place, "expected filesystem, the only storage there is"));
+        let wants = match name {
+            "REGISTRY_STORAGE" if !matches!(text, "" | "filesystem") => {
+                "expected filesystem, the only storage there is"
             }
+            "REGISTRY_AUTH" if !matches!(text, "" | "none" | "htpasswd") => {
+                "expected htpasswd, the only kind of access control there is; without it, everybody may pull"
+            }
+            "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED" if !matches!(text, "" | "true" | "false") => {
+                "expected true or false; the metrics are there in any case"
+            }
+            // To ignore these would open to everybody what was closed.
+            _ if ["REGISTRY_AUTH_TOKEN_", "REGISTRY_AUTH_SILLY_"]
+                .iter()
+                .any(|closed| name.starts_with(closed))
+                && !is_service_link(name) =>
+            {
+                "no such access control here; expected REGISTRY_AUTH_HTPASSWD_PATH, or nothing to let everybody pull"
+            }
+            _ => "",
+        };
+        if !wants.is_empty() {
+            self.mistakes.push(Mistake::new(place, wants));
+            return;
+        }
+        if name == "REGISTRY_AUTH" && !text.is_empty() {
+            self.auth = Some(text.to_owned());
+        }
+        if matches!(name, "REGISTRY_STORAGE" | "REGISTRY_AUTH" | "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED") {
             return;
         }
         let Some(key) = keys::KEYS.iter().find(|key| key.registry == Some(name)) else {
@@ -159,7 +185,7 @@ impl Written {
             return;
         }
         let value = match name {
-            "REGISTRY_PROXY_TTL" => Value::Text(registrys_ttl(text)),
+            "REGISTRY_PROXY_TTL" | "REGISTRY_PROXY_EXEC_LIFETIME" => Value::Text(registrys_duration(text)),
             "REGISTRY_LOG_FORMATTER" if text == "logstash" => Value::Text("json".to_owned()),
             _ => key.field.read(text),
         };
@@ -243,8 +269,9 @@ fn unquoted(text: &str) -> &str {
     inner('"').or_else(|| inner('\'')).unwrap_or(text)
 }
 
-/// Returns registry 3's `proxy.ttl` in our words: there a bare number counts nanoseconds, and zero or less is "never".
-fn registrys_ttl(text: &str) -> String {
+/// Returns one of registry 3's durations in our words: there a bare number counts nanoseconds, and less than zero means
+/// the same as zero.
+fn registrys_duration(text: &str) -> String {
     match text.parse::<i64>() {
         Ok(nanos) if nanos > 0 => format!("{nanos}ns"),
         Ok(_) => "0".to_owned(),

@@ -81,13 +81,17 @@ const IN_FILE: &[(&str, &str)] = &[
     ("[cahce]\ntag_ttl = \"1s\"", "stopover.toml:1:2: unknown section [cahce]; did you mean [cache]?"),
     (
         "[prometheus]",
-        "stopover.toml:1:2: unknown section [prometheus]; the sections are http, admin, storage, cache, log, route, upstream",
+        "stopover.toml:1:2: unknown section [prometheus]; the sections are http, access, admin, storage, cache, log, route, upstream",
     ),
     ("cache = 5", "stopover.toml:1:1: cache: expected a section, [cache]"),
     ("[[cache]]", "stopover.toml:1:3: cache: expected a section, [cache]"),
     (
         "upstream.username = \"ann\"",
         "stopover.toml:1:21: upstream.username is set and upstream.password is not; expected both or neither",
+    ),
+    (
+        "upstream = { username = \"ann\", password = \"s3cret\", credential_helper = \"ecr-login\" }",
+        "stopover.toml:1:73: upstream.credential_helper: found beside upstream.username, expected one of them: an account or a program that gives it",
     ),
     (
         "upstream.password = \"s3cret\"",
@@ -150,6 +154,36 @@ const IN_ENVIRONMENT: &[(&str, &str, &str)] = &[
         "REGISTRY_LOG_LEVEL: log.level: found \"trace\", expected \"error\", \"warn\", \"info\" or \"debug\"",
     ),
     ("REGISTRY_STORAGE", "s3", "REGISTRY_STORAGE: expected filesystem, the only storage there is"),
+    (
+        "REGISTRY_AUTH",
+        "token",
+        "REGISTRY_AUTH: expected htpasswd, the only kind of access control there is; without it, everybody may pull",
+    ),
+    (
+        "REGISTRY_AUTH_TOKEN_REALM",
+        "https://auth.example/token",
+        "REGISTRY_AUTH_TOKEN_REALM: no such access control here; expected REGISTRY_AUTH_HTPASSWD_PATH, or nothing to let everybody pull",
+    ),
+    (
+        "REGISTRY_AUTH",
+        "htpasswd",
+        "REGISTRY_AUTH: htpasswd wants REGISTRY_AUTH_HTPASSWD_PATH, the file with the users",
+    ),
+    (
+        "STOPOVER_ACCESS__HTPASSWD",
+        "",
+        "STOPOVER_ACCESS__HTPASSWD: access.htpasswd: found \"\", expected the path of a file",
+    ),
+    (
+        "REGISTRY_HTTP_DEBUG_PROMETHEUS_PATH",
+        "metrics?x",
+        "REGISTRY_HTTP_DEBUG_PROMETHEUS_PATH: admin.metrics_path: found \"metrics?x\", expected a path such as \"/metrics\", of letters, digits and -._/",
+    ),
+    (
+        "REGISTRY_PROXY_EXEC_LIFETIME",
+        "1h",
+        "REGISTRY_PROXY_EXEC_LIFETIME: upstream.credential_lifetime: expected upstream.credential_helper to be set too",
+    ),
     (
         "REGISTRY_PROXY_USERNAME",
         "ann",
