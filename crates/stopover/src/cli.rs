@@ -1,4 +1,4 @@
-//! The command line: `serve` and `check`.
+//! The command line: `serve`, `check` and `dev-certificate`.
 //!
 //! It promises that a wrong configuration starts nothing and is explained whole, and that the log is written out before
 //! the process ends. Exit codes: 0 is right, 1 is a wrong configuration or a server that failed, 2 a wrong command line.
@@ -17,6 +17,7 @@ use crate::{
     config::{self, Config, Loaded},
     log,
     metrics::Metrics,
+    tls,
 };
 
 /// Threads for file work that would block a worker.
@@ -77,6 +78,19 @@ enum Command {
         #[arg(long, conflicts_with = "config")]
         reference: bool,
     },
+    /// Make a certificate for the pull port, signed by an authority of your own that is made with it
+    ///
+    /// The authority, ca.crt and ca.key, is kept where it is there, since clients trust it; the certificate, tls.crt and
+    /// tls.key, is made anew each time. A server that uses it takes the new one within a second or two.
+    DevCertificate {
+        /// A name or an address that clients reach the mirror by; several times for several [default: those of the
+        /// certificate that is there, else this machine's name]
+        #[arg(long = "host", value_name = "HOST")]
+        hosts: Vec<String>,
+        /// The folder to write to
+        #[arg(long, value_name = "FOLDER", default_value = "stopover-tls")]
+        out: PathBuf,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -95,6 +109,10 @@ pub fn run() -> ExitCode {
             Ok(ExitCode::SUCCESS)
         }
         Command::Check { file, .. } => check(file.config.as_deref()).map(|text| {
+            print(&text);
+            ExitCode::SUCCESS
+        }),
+        Command::DevCertificate { hosts, out } => dev_certificate(&out, &hosts).map(|text| {
             print(&text);
             ExitCode::SUCCESS
         }),
@@ -117,6 +135,35 @@ fn check(file: Option<&Path>) -> Result<String, String> {
     let read = file.map_or("no file".to_owned(), |file| file.display().to_string());
     let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     Ok(format!("ok: read {read} and the environment\n{warnings}\n{}", config.effective()))
+}
+
+/// Makes a certificate and returns how to use it.
+fn dev_certificate(folder: &Path, hosts: &[String]) -> Result<String, String> {
+    let made = tls::make_for_development(folder, hosts).map_err(|error| format!("stopover: {error}"))?;
+    let until = |time| {
+        let date = httpdate::fmt_http_date(time);
+        // `Sun, 06 Nov 1994 08:49:37 GMT`: the day will do.
+        date.get(5..16).unwrap_or_default().to_owned()
+    };
+    let host = made.hosts.first().map_or("localhost", String::as_str);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Ok(format!(
+        "{verb} {authority}, the authority, valid until {authority_until}; its key is beside it: keep that to yourself\n\
+         made {certificate} for {hosts}, valid until {until}\n\n\
+         In stopover.toml:\n\n\
+         [tls]\n\
+         certificate = {certificate:?}\n\
+         key = {key:?}\n\n\
+         On each client, with a copy of ca.crt:\n\n\
+         stopover client docker https://{host}:5000 --ca ca.crt\n",
+        verb = if made.authority_is_new { "made" } else { "kept" },
+        authority = made.authority.display(),
+        authority_until = until(made.authority_not_after),
+        certificate = made.certificate.display().to_string(),
+        hosts = if made.hosts.is_empty() { "localhost".to_owned() } else { made.hosts.join(", ") },
+        until = until(made.not_after),
+        key = made.key.display().to_string(),
+    ))
 }
 
 fn load(file: Option<&Path>) -> Result<Loaded, String> {

@@ -25,4 +25,5 @@ pub mod route;
 pub mod server;
 pub mod source;
 pub mod store;
+pub mod tls;
 pub mod upstream;

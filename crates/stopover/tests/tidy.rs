@@ -34,8 +34,9 @@ const PLAN: &Plan = &[
     ("cache", &["clock", "flight", "index", "metrics", "oci", "source", "store"]),
     ("http", &["cache", "log", "metrics", "oci", "route", "source"]),
     ("admin", &["metrics"]),
+    ("tls", &["metrics"]),
     ("server", &[EVERYTHING]),
-    ("cli", &["config", "log", "metrics", "server"]),
+    ("cli", &["config", "log", "metrics", "server", "tls"]),
 ];
 
 /// Lines of a file at most; well before that it holds two things.
