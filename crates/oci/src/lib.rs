@@ -19,13 +19,14 @@ mod page;
 mod query;
 mod range;
 mod reference;
+mod schema1;
 
 pub use challenge::{CHALLENGES_MAX, Challenge, Scheme, parse_challenges};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use endpoint::{Endpoint, EndpointError, PATH_BYTES_MAX, Target};
 pub use error_code::{ErrorCode, REPORTED_ERRORS_MAX, ReportedError, error_body, parse_errors};
-pub use link::next_page;
+pub use link::{next_page, next_query};
 pub use manifest::{Contents, DESCRIPTORS_MAX, MANIFEST_BYTES_MAX, Manifest, ManifestError};
 pub use media_type::{
     ACCEPT_MANIFESTS, DOCKER_LIST, DOCKER_MANIFEST, DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED, MediaType,

@@ -1,10 +1,10 @@
 //! The `Link` header of a paginated list (RFC 8288), read only for where the next page starts.
 //!
-//! The URL in it is never followed: the next request is made from `n` and `last` alone, so that a registry cannot
-//! send us elsewhere.
+//! The URL in it is never followed: the next request is made from its query alone, for tags from `n` and `last` alone,
+//! so that a registry cannot send us elsewhere.
 
 use crate::{
-    Page,
+    Page, QUERY_BYTES_MAX,
     query::{Query, decoded, parse_n},
 };
 
@@ -15,13 +15,28 @@ const LINKS_MAX: usize = 16;
 ///
 /// A link without `last` gives none: to follow it would ask for the first page for ever.
 pub fn next_page(link_header: &str) -> Option<Page> {
+    page_of(next_url(link_header)?)
+}
+
+/// Returns the query that a `Link` header names as `rel="next"`, where it may stand in a URL as it is.
+///
+/// Which parameters lead to the next page of referrers is the registry's affair (distribution spec, "Listing
+/// referrers").
+pub fn next_query(link_header: &str) -> Option<&str> {
+    let url = next_url(link_header)?.split('#').next()?;
+    let (_, query) = url.split_once('?')?;
+    let is_plain = query.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'`'));
+    (is_plain && !query.is_empty() && query.len() <= QUERY_BYTES_MAX).then_some(query)
+}
+
+fn next_url(link_header: &str) -> Option<&str> {
     let mut rest = link_header;
     for _ in 0..LINKS_MAX {
         let (_, after) = rest.split_once('<')?;
         let (url, after) = after.split_once('>')?;
         let end = unquoted_comma(after);
         if is_next(&after[..end]) {
-            return page_of(url);
+            return Some(url);
         }
         rest = &after[end..];
     }
@@ -108,10 +123,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_query_of_the_next_page_is_taken_as_it_is_or_not_at_all() {
+        for (header, wanted) in [
+            (r#"</v2/a/referrers/sha256:0?page=2&x=%2B>; rel="next""#, Some("page=2&x=%2B")),
+            (r#"<https://evil.example/v2/a?token=abc#top>; rel=next"#, Some("token=abc")),
+            (r#"</v2/a/referrers/sha256:0>; rel="next""#, None),
+            (r#"</v2/a?page=2>; rel="prev""#, None),
+            (r#"</v2/a?page=2 HTTP/1.1>; rel="next""#, None),
+            (r#"</v2/a?page=é>; rel="next""#, None),
+        ] {
+            assert_eq!(next_query(header), wanted, "{header}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_header_is_read_without_panic(header in "\\PC*", like in r#"([<>;,="%?&]|rel|next|last|é)*"#) {
-            let _ = (next_page(&header), next_page(&like));
+            let _ = (next_page(&header), next_page(&like), next_query(&header), next_query(&like));
         }
 
         #[test]

@@ -9,11 +9,14 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     Algorithm, DOCKER_MANIFEST, Descriptor, Digest, DigestError, MediaType, OCI_ARTIFACT, OCI_MANIFEST,
-    excerpt::excerpt,
+    excerpt::excerpt, schema1,
 };
 
 /// The largest manifest that is taken, in bytes; the spec's advice, and the limit of containerd.
 pub const MANIFEST_BYTES_MAX: u64 = 4 << 20;
+
+/// The config of Docker's images, which tells theirs from OCI's where a manifest does not.
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 
 /// The most descriptors that one manifest may hold.
 pub const DESCRIPTORS_MAX: usize = 4096;
@@ -47,6 +50,8 @@ impl Manifest {
     /// The content type and the document's own `mediaType` must agree. A content type that says nothing (none,
     /// `application/json`, `application/octet-stream`, `text/plain`) gives way to the `mediaType`, and that, where
     /// missing, to the document's shape.
+    ///
+    /// The digest of a signed manifest of Docker's schema 1 is that of what was signed, without the signatures.
     pub fn from_answer(
         content_type: Option<&str>,
         bytes: Bytes,
@@ -65,8 +70,20 @@ impl Manifest {
         let shape: Shape = serde_json::from_slice(&bytes).map_err(malformed)?;
         let media_type = shape.media_type(declared(content_type))?;
         shape.check(&media_type)?;
-        let descriptor = Descriptor { media_type, digest: Digest::of(algorithm, &bytes), size };
-        Ok(Self { descriptor, bytes })
+        let signed = if media_type.is_signed() { schema1::payload(&bytes) } else { None };
+        let digest = Digest::of(algorithm, signed.as_deref().unwrap_or(&bytes));
+        Ok(Self { descriptor: Descriptor { media_type, digest, size }, bytes })
+    }
+
+    /// Returns whether the document tells its media type itself, so that it needs nobody to remember it.
+    pub fn says_its_type(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Says {
+            #[serde(rename = "mediaType")]
+            media_type: Option<String>,
+        }
+        serde_json::from_slice::<Says>(&self.bytes)
+            .is_ok_and(|says| says.media_type.is_some_and(|text| !text.is_empty()))
     }
 
     /// Returns what the manifest names.
@@ -120,10 +137,24 @@ struct Shape {
     schema_version: Option<serde_json::Value>,
     media_type: Option<String>,
     manifests: Option<IgnoredAny>,
-    config: Option<IgnoredAny>,
+    config: Option<Config>,
     layers: Option<IgnoredAny>,
     fs_layers: Option<IgnoredAny>,
     signatures: Option<IgnoredAny>,
+}
+
+/// The type of a manifest's config, if the document has it where it should: whatever else stands there is for
+/// [`Document`] to judge.
+#[derive(Deserialize)]
+#[serde(from = "serde_json::Value")]
+struct Config {
+    media_type: Option<String>,
+}
+
+impl From<serde_json::Value> for Config {
+    fn from(config: serde_json::Value) -> Self {
+        Self { media_type: config.get("mediaType").and_then(|text| text.as_str()).map(str::to_owned) }
+    }
 }
 
 impl Shape {
@@ -147,8 +178,9 @@ impl Shape {
             Some(MediaType::docker_schema1(self.signatures.is_some()))
         } else if self.manifests.is_some() {
             Some(MediaType::oci_index())
-        } else if self.config.is_some() && self.layers.is_some() {
-            Some(MediaType::oci_manifest())
+        } else if let (Some(config), Some(_)) = (&self.config, &self.layers) {
+            let is_docker = config.media_type.as_deref() == Some(DOCKER_CONFIG);
+            Some(if is_docker { MediaType::docker_manifest() } else { MediaType::oci_manifest() })
         } else {
             None
         }

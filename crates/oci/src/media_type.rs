@@ -97,6 +97,11 @@ impl MediaType {
         }
     }
 
+    /// Tells whether this is a signed manifest of Docker's schema 1, whose digest is not that of its bytes.
+    pub fn is_signed(&self) -> bool {
+        self.as_str() == DOCKER_SCHEMA1_SIGNED
+    }
+
     /// Tells whether this is a list of manifests, one for each platform: OCI's or Docker's.
     pub fn is_index(&self) -> bool {
         matches!(self.as_str(), OCI_INDEX | DOCKER_LIST)
