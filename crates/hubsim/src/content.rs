@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use oci::{Algorithm, Digest};
+use oci::Digest;
 use serde_json::{Value, json};
 
 use crate::blob::Blob;
@@ -56,16 +56,15 @@ impl Content {
         self.repository(repository).blobs.insert(digest.to_string());
     }
 
-    /// Takes a manifest; the repository gets its tags, and the blobs and manifests that it names and the Hub has.
+    /// Takes a manifest under a digest that is not checked; the repository gets its tags, and the blobs and manifests that it names and the Hub has.
     pub(crate) fn push_manifest(
         &mut self,
         repository: &str,
-        algorithm: Algorithm,
+        digest: &Digest,
         media_type: &str,
         bytes: &[u8],
         tags: &[&str],
-    ) -> Digest {
-        let digest = Digest::of(algorithm, bytes);
+    ) {
         let text = digest.to_string();
         let document: Value = serde_json::from_slice(bytes).unwrap_or(Value::Null);
         let named = named_digests(&document);
@@ -85,7 +84,6 @@ impl Content {
         repository.manifests.extend(held);
         repository.manifests.insert(text.clone());
         repository.tags.extend(tags.iter().map(|tag| ((*tag).to_owned(), text.clone())));
-        digest
     }
 
     pub(crate) fn tag(&mut self, repository: &str, tag: &str, digest: &Digest) {
@@ -191,11 +189,14 @@ impl Content {
     }
 }
 
-/// Returns the digests of config, layers and manifests that a manifest names.
+/// Returns the digests of config, layers and manifests that a manifest names, of whatever schema.
 fn named_digests(document: &Value) -> Vec<String> {
-    let lists = ["layers", "manifests"].iter().filter_map(|list| document[list].as_array()).flatten();
-    let named = std::iter::once(&document["config"]).chain(lists);
-    named.filter_map(|descriptor| descriptor["digest"].as_str()).map(str::to_owned).collect()
+    let lists = ["layers", "manifests", "blobs", "fsLayers"];
+    let listed = lists.iter().filter_map(|list| document[list].as_array()).flatten();
+    let named = std::iter::once(&document["config"]).chain(listed);
+    let digest =
+        |named: &Value| named["digest"].as_str().or_else(|| named["blobSum"].as_str()).map(str::to_owned);
+    named.filter_map(digest).collect()
 }
 
 /// Returns the subject of a manifest and how a list of referrers names it (distribution-spec, "Listing Referrers").

@@ -5,13 +5,13 @@ use std::str::FromStr;
 use crate::{
     Hub,
     images::{self, Format, Image},
-    text,
+    kinds, text,
 };
 
 /// An image to push, as `hubsim serve --image` has it: `library/busybox:latest=oci-index`.
 ///
-/// The kinds are `docker`, `oci`, `oci-index`, `docker-list`, `many-layers`, `large:SIZE` and
-/// `blobs:COUNTxSIZE`.
+/// The kinds are `docker`, `oci`, `oci-index`, `docker-list`, `many-layers`, `large:SIZE`, `blobs:COUNTxSIZE` and
+/// `every-kind`: one of each of [`kinds`], under tags of their own; the tag given is that of a plain image.
 #[derive(Clone, Debug)]
 pub struct ImageSpec {
     repository: String,
@@ -25,6 +25,7 @@ enum Kind {
     ManyLayers,
     Large(u64),
     Blobs(usize, u64),
+    Every,
 }
 
 impl ImageSpec {
@@ -35,6 +36,7 @@ impl ImageSpec {
             Kind::ManyLayers => images::many_layers(hub, &self.repository, &self.tag),
             Kind::Large(size) => images::large(hub, &self.repository, &self.tag, size),
             Kind::Blobs(count, size) => images::image_of_blobs(hub, &self.repository, &self.tag, count, size),
+            Kind::Every => kinds::push_all_with_image(hub, &self.repository, &self.tag),
         }
     }
 
@@ -57,6 +59,7 @@ impl FromStr for ImageSpec {
             ("oci-index", "") => Kind::Busybox(Format::OciIndex),
             ("docker-list", "") => Kind::Busybox(Format::DockerList),
             ("many-layers", "") => Kind::ManyLayers,
+            ("every-kind", "") => Kind::Every,
             ("large", size) => Kind::Large(text::parse_size(size)?),
             ("blobs", blobs) => {
                 let (count, size) = blobs.split_once('x').ok_or_else(wrong)?;
@@ -74,7 +77,14 @@ mod tests {
 
     #[test]
     fn an_image_is_named_with_its_kind() {
-        for spec in ["a/b:1=oci", "a:1=oci-index", "a:1=docker", "a:1=docker-list", "a:1=many-layers"] {
+        for spec in [
+            "a/b:1=oci",
+            "a:1=oci-index",
+            "a:1=docker",
+            "a:1=docker-list",
+            "a:1=many-layers",
+            "a:1=every-kind",
+        ] {
             let read: ImageSpec = spec.parse().expect(spec);
             assert_eq!(Some(read.name().as_str()), spec.split('=').next());
         }

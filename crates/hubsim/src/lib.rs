@@ -28,6 +28,7 @@ mod fault_names;
 mod hub;
 mod image_spec;
 pub mod images;
+pub mod kinds;
 mod layers;
 mod options;
 mod pace;

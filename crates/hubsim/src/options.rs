@@ -43,6 +43,8 @@ pub struct Options {
     pub strict_accept: bool,
     /// Whether the registry applies the `artifactType` filter of the referrers API.
     pub filter_referrers: bool,
+    /// How many descriptors a page of referrers has; `None` sends all at once.
+    pub referrers_page: Option<usize>,
     /// Whether an unknown repository is a 404 NAME_UNKNOWN; Hub's is a 401, as for a private one.
     pub unknown_is_404: bool,
 }
@@ -67,6 +69,7 @@ impl Default for Options {
             line_rate: None,
             strict_accept: false,
             filter_referrers: true,
+            referrers_page: None,
             unknown_is_404: false,
         }
     }

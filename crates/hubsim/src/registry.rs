@@ -209,8 +209,18 @@ fn referrers(exchange: &Exchange, asked: &Asked<'_>, repository: &str, digest: &
     if let Some(wanted) = filter {
         manifests.retain(|descriptor| descriptor["artifactType"] == wanted);
     }
-    let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+    // By a parameter of the registry's own, since the specification names none.
+    let page: usize = text::value(&pairs, "page").and_then(|page| page.parse().ok()).unwrap_or(0);
+    let size = exchange.state.options().referrers_page.unwrap_or(usize::MAX);
+    let mut rest = manifests.split_off(manifests.len().min(page.saturating_mul(size)));
+    let more = rest.len() > size;
+    rest.truncate(size);
+    let index = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": rest });
     let mut answer = answer::whole(exchange, 200, OCI_INDEX, index.to_string());
+    if more {
+        let link = format!("</v2/{repository}/referrers/{digest}?page={}>; rel=\"next\"", page + 1);
+        answer::put(&mut answer, "link", &link);
+    }
     if filter.is_some() {
         answer::put(&mut answer, "oci-filters-applied", "artifactType");
     }

@@ -53,7 +53,22 @@ impl Hub {
         bytes: impl AsRef<[u8]>,
         tags: &[&str],
     ) -> Digest {
-        self.state.content_mut().push_manifest(repository, algorithm, media_type, bytes.as_ref(), tags)
+        let digest = Digest::of(algorithm, bytes.as_ref());
+        self.push_manifest_as(&digest, repository, media_type, bytes, tags);
+        digest
+    }
+
+    /// Takes a manifest under a digest that is not checked: a lie, or one of Docker's first schema, whose digest is not
+    /// of all its bytes.
+    pub fn push_manifest_as(
+        &self,
+        digest: &Digest,
+        repository: &str,
+        media_type: &str,
+        bytes: impl AsRef<[u8]>,
+        tags: &[&str],
+    ) {
+        self.state.content_mut().push_manifest(repository, digest, media_type, bytes.as_ref(), tags);
     }
 
     /// Moves a tag, or makes it.

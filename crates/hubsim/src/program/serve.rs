@@ -49,7 +49,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     unknown_is_404: bool,
     /// An image, as library/busybox:latest=KIND. Kinds: docker, oci, oci-index, docker-list, many-layers, large:SIZE,
-    /// blobs:COUNTxSIZE [default: busybox, hello, prom/prometheus and a large one].
+    /// blobs:COUNTxSIZE, every-kind [default: busybox, hello, prom/prometheus and a large one].
     #[arg(long)]
     image: Vec<ImageSpec>,
     /// The size of the default library/large:latest.
