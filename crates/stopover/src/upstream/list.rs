@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LINK};
-use oci::{Digest, MediaType, OCI_INDEX, Page, RepositoryName, next_page};
-use serde::{Deserialize, de::IgnoredAny};
+use oci::{Digest, MediaType, OCI_INDEX, Page, RepositoryName, next_page, next_query};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
@@ -16,6 +17,8 @@ use crate::source::{SourceError, SourceErrorKind, TagPage};
 
 /// The largest list that is read, in bytes.
 const LIST_BYTES_MAX: usize = 8 << 20;
+/// The most pages of a list of referrers that are gathered.
+const REFERRER_PAGES_MAX: usize = 100;
 
 impl Upstream {
     pub(super) async fn list_tags(
@@ -37,23 +40,47 @@ impl Upstream {
         Ok(TagPage { tags: sent.tags.unwrap_or_default(), next })
     }
 
+    /// Returns all that refers to the digest as one index. A list that the registry sends whole is left as it is.
     pub(super) async fn list_referrers(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Bytes, SourceError> {
-        #[derive(Deserialize)]
-        struct Sent {
-            #[serde(rename = "manifests")]
-            _manifests: Vec<IgnoredAny>,
+        let deadline = Instant::now() + ANSWER_MAX;
+        let mut path = format!("referrers/{digest}");
+        let (mut gathered, mut bytes_left): (Option<Index>, usize) = (None, LIST_BYTES_MAX);
+        for _ in 0..REFERRER_PAGES_MAX {
+            let ask = Ask { what: What::Referrers, repository, path, accept: OCI_INDEX, range: None };
+            let (bytes, next) = self.referrers_page(&ask, bytes_left, deadline).await?;
+            let unreadable = |error| self.bad_answer(&ask, &format!("is no list of referrers: {error}"));
+            let page: Index = serde_json::from_slice(&bytes).map_err(unreadable)?;
+            if next.is_none() && gathered.is_none() {
+                return Ok(bytes);
+            }
+            bytes_left = bytes_left.saturating_sub(bytes.len());
+            match &mut gathered {
+                Some(gathered) => gathered.manifests.extend(page.manifests),
+                None => gathered = Some(page),
+            }
+            let Some(next) = next else {
+                let whole = serde_json::to_vec(&gathered).map_err(unreadable)?;
+                return Ok(whole.into());
+            };
+            path = format!("referrers/{digest}?{next}");
         }
-        let path = format!("referrers/{digest}");
-        let ask = Ask { what: What::Referrers, repository, path, accept: OCI_INDEX, range: None };
-        let unsupported = |why: &str| {
-            let message = format!("the answer to {} {why}", ask.name());
-            SourceError::new(Arc::clone(&self.registry), SourceErrorKind::Unsupported, message)
-        };
-        let (headers, bytes) = match self.read(&ask, LIST_BYTES_MAX, Instant::now() + ANSWER_MAX).await {
+        let message =
+            format!("{}: a list of referrers has more than {REFERRER_PAGES_MAX} pages", self.registry);
+        Err(SourceError::new(Arc::clone(&self.registry), SourceErrorKind::BadAnswer, message))
+    }
+
+    /// Returns one page of a list of referrers and the query of the next.
+    async fn referrers_page(
+        &self,
+        ask: &Ask<'_>,
+        bytes_max: usize,
+        deadline: Instant,
+    ) -> Result<(Bytes, Option<String>), SourceError> {
+        let (headers, bytes) = match self.read(ask, bytes_max, deadline).await {
             Ok(read) => read,
             // Whoever does not know this endpoint says so in one of these ways.
             Err(error) if matches!(error.kind, SourceErrorKind::NotFound | SourceErrorKind::BadAnswer) => {
@@ -61,14 +88,20 @@ impl Upstream {
             }
             Err(error) => return Err(error),
         };
-        let media_type =
-            headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()?.parse::<MediaType>().ok());
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let media_type = text(CONTENT_TYPE).and_then(|text| text.parse::<MediaType>().ok());
         if media_type != Some(MediaType::oci_index()) {
-            return Err(unsupported("is no OCI index"));
+            let message = format!("the answer to {} is no OCI index", ask.name());
+            return Err(SourceError::new(Arc::clone(&self.registry), SourceErrorKind::Unsupported, message));
         }
-        match serde_json::from_slice::<Sent>(&bytes) {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(self.bad_answer(&ask, &format!("is no list of referrers: {error}"))),
-        }
+        Ok((bytes, text(LINK).and_then(next_query).map(str::to_owned)))
     }
+}
+
+/// A list of referrers, of which only the descriptors matter; all else is kept as the first page has it.
+#[derive(Deserialize, Serialize)]
+struct Index {
+    manifests: Vec<Value>,
+    #[serde(flatten)]
+    rest: serde_json::Map<String, Value>,
 }
