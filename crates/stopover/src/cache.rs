@@ -27,6 +27,7 @@ mod error;
 mod fill;
 mod freshness;
 mod housekeeping;
+mod kept;
 mod manifest;
 mod pass;
 mod progress;

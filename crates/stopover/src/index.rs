@@ -124,6 +124,8 @@ impl Index {
     /// registry said last.
     pub fn linked_record(&self, repository: &RepositoryName, tag: &Tag) -> Option<TagRecord> {
         let linked = self.tree.tag(repository, tag)?;
+        // Who linked it there had it from the registry, as a manifest of this repository.
+        self.expect(repository, &linked, Membership::Manifest);
         let noted = self.database.tag(repository, tag).filter(|record| record.digest == linked);
         Some(noted.unwrap_or(TagRecord { digest: linked, descriptor: None, checked: Wall(0) }))
     }
@@ -225,6 +227,11 @@ impl Index {
         self.links.get(&(repository.clone(), *digest)).is_some()
     }
 
+    /// Returns whether the tree says that the repository has this content.
+    pub fn is_linked(&self, repository: &RepositoryName, digest: &Digest, as_what: Membership) -> bool {
+        self.tree.is_linked(repository, digest, as_what)
+    }
+
     /// Takes the content out of the repository.
     pub fn unlink(&self, repository: &RepositoryName, digest: &Digest) -> io::Result<()> {
         let key = (repository.clone(), *digest);
@@ -233,13 +240,8 @@ impl Index {
         self.tree.unlink(repository, digest)
     }
 
-    /// Notes a manifest of the repository, its type, and what it names.
-    pub fn set_manifest(
-        &self,
-        repository: &RepositoryName,
-        manifest: &Descriptor,
-        names: Vec<(Digest, u64, Membership)>,
-    ) {
+    /// Notes what the manifests of the repository name.
+    pub fn set_names(&self, repository: &RepositoryName, names: Vec<(Digest, u64, Membership)>) {
         // Clients ask for what a manifest names at once, before the database has it.
         for (digest, size, as_what) in &names {
             self.expect(repository, digest, *as_what);
@@ -247,9 +249,13 @@ impl Index {
                 self.named_sizes.insert((repository.clone(), *digest), *size);
             }
         }
+        self.database.write(Write::Names { repository: repository.clone(), names });
+    }
+
+    /// Notes the type of a manifest.
+    pub fn set_manifest_type(&self, manifest: &Descriptor) {
         self.database
             .write(Write::Manifest { digest: manifest.digest, media_type: manifest.media_type.clone() });
-        self.database.write(Write::Names { repository: repository.clone(), names });
     }
 
     /// Returns the media type of a manifest; `None` where the digest is not known as a manifest's.
@@ -312,7 +318,16 @@ impl Index {
         self.database.write(Write::Forget { digest: *digest });
     }
 
-    /// Calls `each` with every repository in the tree and every manifest linked in it.
+    /// Calls `each` with every manifest that is linked in the repository, by itself or by a tag.
+    pub fn linked_manifests_of(
+        &self,
+        repository: &RepositoryName,
+        each: &mut dyn FnMut(Digest),
+    ) -> io::Result<()> {
+        self.tree.linked_manifests_of(repository, each)
+    }
+
+    /// Calls `each` with every repository in the tree and every manifest linked in it, by itself or by a tag.
     pub fn linked_manifests(&self, each: &mut dyn FnMut(RepositoryName, Digest)) -> io::Result<()> {
         self.tree.linked_manifests(each)
     }

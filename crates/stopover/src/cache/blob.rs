@@ -10,8 +10,8 @@ use super::{
     Cache, Error, Outcome, Parts, Served,
     absent::Wanted,
     fill::{AHEAD_BYTES_MIN, Fill, Follower, TAIL_BYTES},
+    kept::logged,
     key,
-    manifest::logged,
     pass::Pass,
     progress::{End, Progress},
 };

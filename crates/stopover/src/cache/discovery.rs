@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use oci::{Digest, Page, RepositoryName};
+use oci::{Descriptor, Digest, Manifest, OCI_INDEX, Page, RepositoryName};
 use quick_cache::{Weighter, sync::Cache as Memory};
 
 use super::{Cache, Error, Outcome, Served, freshness::serve_stale, key, manifest::report};
@@ -100,7 +100,8 @@ impl Cache {
         }
     }
 
-    /// Returns the index of what refers to the digest, with what does not have `artifact_type` left out if that is
+    /// Returns the index of what refers to the digest, as the registry has it, or, where it fails, by its last answer or
+    /// by what is stored; with what does not have `artifact_type` left out if that is
     /// asked for.
     pub async fn referrers(
         &self,
@@ -113,7 +114,11 @@ impl Cache {
             let index = from.source.referrers(&from.repository, &wanted).await?;
             Ok(Answer::Referrers(index))
         });
-        let Served { content: Answer::Referrers(index), outcome, warning } = served.await? else {
+        let served = match served.await {
+            Err(Error::Source(error)) => self.referrers_of_tree(origin, digest, error).await,
+            served => served,
+        };
+        let Served { content: Answer::Referrers(index), outcome, warning } = served? else {
             return Err(Error::Internal("referrers were mixed up"));
         };
         let filtered = artifact_type.and_then(|wanted| filter(&index, wanted));
@@ -170,10 +175,7 @@ impl Cache {
         page: &Page,
         error: Arc<SourceError>,
     ) -> Result<Served<Arc<TagPage>>, Error> {
-        if matches!(
-            error.kind,
-            SourceErrorKind::NotFound | SourceErrorKind::Unauthorized | SourceErrorKind::Denied
-        ) {
+        if !is_failure(&error) && error.kind != SourceErrorKind::Unsupported {
             return Err(Error::Source(error));
         }
         let name = origin.tree_name.clone();
@@ -185,6 +187,53 @@ impl Cache {
         report(origin, &error);
         Ok(self.stale(&error, Arc::new(paged(tags, page))))
     }
+
+    /// Returns what is stored and refers to the digest, so that signatures are found while the registry is down; the
+    /// error where there is nothing.
+    async fn referrers_of_tree(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+        error: Arc<SourceError>,
+    ) -> Result<Served<Answer>, Error> {
+        if !is_failure(&error) {
+            return Err(Error::Source(error));
+        }
+        let (name, subject) = key(origin, *digest);
+        let found =
+            self.blocking(move |parts| parts.stored_referrers(&name, &subject)).await.unwrap_or_default();
+        if found.is_empty() {
+            return Err(Error::Source(error));
+        }
+        report(origin, &error);
+        let manifests: Vec<_> = found.iter().map(referrer).collect();
+        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
+        Ok(self.stale(&error, Answer::Referrers(Bytes::from(index.to_string()))))
+    }
+}
+
+/// Tells whether the registry failed to answer, rather than answered that there is nothing, or nothing for us.
+fn is_failure(error: &SourceError) -> bool {
+    use SourceErrorKind::{Denied, NotFound, Unauthorized, Unsupported};
+    !matches!(error.kind, NotFound | Unauthorized | Denied | Unsupported)
+}
+
+/// Returns how a list of referrers names a manifest (distribution spec, "Listing referrers").
+fn referrer(manifest: &Manifest) -> serde_json::Value {
+    #[derive(serde::Deserialize)]
+    struct Annotated {
+        annotations: Option<serde_json::Value>,
+    }
+    let Descriptor { media_type, digest, size } = &manifest.descriptor;
+    let mut entry = serde_json::json!({ "mediaType": media_type.as_str(), "digest": digest, "size": size });
+    if let Some(artifact_type) = manifest.contents().ok().and_then(|contents| contents.artifact_type) {
+        entry["artifactType"] = artifact_type.into();
+    }
+    let annotated = serde_json::from_slice::<Annotated>(&manifest.bytes).ok();
+    if let Some(annotations) = annotated.and_then(|annotated| annotated.annotations) {
+        entry["annotations"] = annotations;
+    }
+    entry
 }
 
 /// Cuts one page out of a sorted list.

@@ -4,10 +4,7 @@ use std::{collections::HashSet, time::Duration};
 
 use oci::Digest;
 
-use super::{
-    Cache, Parts,
-    manifest::{logged, names},
-};
+use super::{Cache, Parts, kept::logged};
 
 /// How often unused content is looked for: a tenth of its time to live, within these bounds.
 const SWEEP_WAIT_MIN: Duration = Duration::from_secs(1);
@@ -37,9 +34,8 @@ impl Parts {
     fn rebuild_index(&self) {
         let mut manifests = 0_u64;
         let read = self.index.linked_manifests(&mut |repository, digest| {
-            if let Some(manifest) = self.read_manifest(&digest) {
+            if self.note_stored_manifest(&repository, &digest) {
                 manifests += 1;
-                self.index.set_manifest(&repository, &manifest.descriptor, names(&manifest));
                 // The queue of the index is bounded; without waiting now and then it would drop some of these.
                 if manifests.is_multiple_of(500) {
                     self.index.flush();

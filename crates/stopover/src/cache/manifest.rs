@@ -1,18 +1,18 @@
-//! Manifests by tag and by digest: all branches of such a pull.
+//! Manifests by tag and by digest: all branches of such a pull. How they are kept is in `kept`.
 
 use std::sync::Arc;
 
-use oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Reference, Tag};
+use oci::{Descriptor, Digest, Manifest, Reference, Tag};
 
 use super::{
-    Cache, Error, FAILED_CHECK_TTL_MAX, Outcome, Parts, Served,
+    Cache, Error, FAILED_CHECK_TTL_MAX, Outcome, Served,
     absent::Wanted,
     freshness::{Action, decide, serve_stale},
+    kept::logged,
     key,
 };
 use crate::{
-    index::{Membership, TagRecord},
-    metrics::ContentType,
+    index::TagRecord,
     source::{Origin, Resolved, SourceError, SourceErrorKind},
 };
 
@@ -284,7 +284,11 @@ impl Cache {
             .run(key(origin, *digest), || async move { cache.find_manifest(&from, &wanted).await });
         let landed = flight.await.ok_or(Error::Internal("finding a manifest"))?;
         let found = landed.value.clone()?;
-        let outcome = if found.fetched { landed.outcome(Outcome::Filled) } else { Outcome::Hit };
+        let outcome = match found.fetched {
+            false => Outcome::Hit,
+            true if found.manifest.descriptor.media_type.is_signed() => Outcome::Passed,
+            true => landed.outcome(Outcome::Filled),
+        };
         Ok(Served::new(found.manifest, outcome))
     }
 
@@ -299,58 +303,6 @@ impl Cache {
         let fetched = origin.source.manifest(&origin.repository, &Reference::Digest(*digest)).await;
         let manifest = self.noted(origin, &wanted, fetched)?;
         Ok(Found { manifest: self.admit(origin, manifest).await, fetched: true })
-    }
-
-    /// Returns the manifest if it is stored and the repository has it.
-    async fn stored_manifest(&self, origin: &Origin, digest: &Digest) -> Result<Option<Manifest>, Error> {
-        if let Some(manifest) = self.parts.manifests.get(&key(origin, *digest)) {
-            return Ok(Some(manifest));
-        }
-        let (name, wanted) = key(origin, *digest);
-        let read = self.blocking(move |parts| {
-            let manifest = parts.read_manifest(&wanted)?;
-            Some((manifest, parts.index.membership(&name, &wanted)))
-        });
-        let Some((manifest, membership)) = read.await.flatten() else { return Ok(None) };
-        if membership != Some(Membership::Manifest) {
-            // Stored by another repository: the bytes are here, the right to them is asked for.
-            let confirmed = origin.source.has_manifest(&origin.repository, digest).await;
-            self.noted(origin, &Wanted::Manifest(*digest), confirmed)?;
-        }
-        Ok(Some(self.keep(origin, manifest, membership.is_some()).await))
-    }
-
-    /// Stores a manifest from the registry, if the disk takes it, and keeps it in memory.
-    async fn admit(&self, origin: &Origin, manifest: Manifest) -> Manifest {
-        let (digest, bytes) = (manifest.descriptor.digest, manifest.bytes.clone());
-        self.parts.metrics.pulled(ContentType::Manifest, bytes.len() as u64);
-        let stored = self.blocking(move |parts| parts.write_manifest(&digest, &bytes)).await.unwrap_or(false);
-        if stored { self.keep(origin, manifest, false).await } else { self.remember(origin, manifest) }
-    }
-
-    /// Notes that the repository has the manifest and what it names, and keeps it in memory.
-    async fn keep(&self, origin: &Origin, manifest: Manifest, noted: bool) -> Manifest {
-        let (name, descriptor) = (origin.tree_name.clone(), manifest.descriptor.clone());
-        let kept = self.remember(origin, manifest);
-        let names = if noted { Vec::new() } else { names(&kept) };
-        self.blocking(move |parts| {
-            if !noted {
-                parts.index.set_manifest(&name, &descriptor, names);
-            }
-            parts.index.used(&descriptor.digest);
-            logged(
-                "a manifest was not linked",
-                parts.index.link(&name, &descriptor.digest, Membership::Manifest),
-            );
-        })
-        .await;
-        kept
-    }
-
-    fn remember(&self, origin: &Origin, manifest: Manifest) -> Manifest {
-        let digest = manifest.descriptor.digest;
-        self.parts.manifests.insert(key(origin, digest), manifest.clone());
-        manifest
     }
 
     pub(super) fn stale<T>(&self, error: &SourceError, content: T) -> Served<T> {
@@ -374,54 +326,6 @@ impl Cache {
     }
 }
 
-impl Parts {
-    /// Reads a manifest and checks it against its digest; what is wrong is put aside and reads as not there.
-    pub(super) fn read_manifest(&self, digest: &Digest) -> Option<Manifest> {
-        let stored = match self.store.open(digest) {
-            Ok(stored) => stored?,
-            Err(error) => {
-                tracing::warn!(%error, %digest, "a stored manifest cannot be opened; it is fetched again");
-                return None;
-            }
-        };
-        let bytes = stored.read(MANIFEST_BYTES_MAX).ok()?;
-        if Digest::of(digest.algorithm(), &bytes) != *digest {
-            self.quarantine(digest);
-            return None;
-        }
-        let media_type = self.index.manifest_type(digest);
-        let content_type = media_type.as_ref().map(oci::MediaType::as_str);
-        Manifest::from_answer(content_type, bytes.into(), digest.algorithm()).ok()
-    }
-
-    fn write_manifest(&self, digest: &Digest, bytes: &[u8]) -> bool {
-        use std::os::unix::fs::FileExt;
-        let write = || -> std::io::Result<()> {
-            let spool = self.store.spool(digest)?;
-            spool.file().set_len(bytes.len() as u64)?;
-            spool.file().write_all_at(bytes, 0).inspect_err(|_| spool.discard())?;
-            let mut hasher = oci::Hasher::new(digest.algorithm());
-            hasher.update(bytes);
-            let verified = spool.verify(hasher).map_err(std::io::Error::other)?;
-            match self.store.commit(verified) {
-                // Another repository's request stored the same manifest at the same moment.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    self.store.open(digest)?.map(drop).ok_or(error)
-                }
-                committed => committed.map(drop),
-            }
-        };
-        logged("a manifest was not stored; it is served all the same", write())
-    }
-
-    pub(super) fn quarantine(&self, digest: &Digest) {
-        self.metrics.disk_verification_failures.inc();
-        tracing::error!(%digest, "stored content is not what its digest says; it is quarantined and fetched again");
-        logged("wrong content was not quarantined", self.store.quarantine(digest));
-        self.index.forget(digest);
-    }
-}
-
 /// Logs, once for each time that the registry was asked, that it failed and the cache answers instead.
 pub(super) fn report(origin: &Origin, error: &SourceError) {
     if error.kind == SourceErrorKind::NotFound {
@@ -434,20 +338,4 @@ pub(super) fn report(origin: &Origin, error: &SourceError) {
         %error,
         "the registry did not answer as it should; what it said before is used where that is allowed"
     );
-}
-
-/// Returns what a manifest names, for the index. A manifest that cannot be read names nothing.
-pub(super) fn names(manifest: &Manifest) -> Vec<(Digest, u64, Membership)> {
-    let Ok(contents) = manifest.contents() else { return Vec::new() };
-    let blobs = contents.blobs.iter().map(|blob| (blob.digest, blob.size, Membership::Blob));
-    let manifests = contents.manifests.iter().map(|child| (child.digest, child.size, Membership::Manifest));
-    blobs.chain(manifests).collect()
-}
-
-/// Logs a failure of the disk that costs caching and no pull; returns whether there was none.
-pub(super) fn logged(what: &str, result: std::io::Result<()>) -> bool {
-    if let Err(error) = &result {
-        tracing::warn!(%error, "{what}");
-    }
-    result.is_ok()
 }

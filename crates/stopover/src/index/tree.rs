@@ -11,6 +11,7 @@
 //! the new one. It is not synced: a power cut may leave it empty or lose it, both read as "no link" and cost a request.
 
 use std::{
+    collections::HashSet,
     fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
@@ -102,7 +103,11 @@ impl Tree {
         while let Some((folder, name, depth)) = folders.pop() {
             for child in names_in(&folder)? {
                 if child == "_manifests" {
-                    self.revisions(&name, each)?;
+                    if let Ok(repository) = RepositoryName::try_from(name.as_str()) {
+                        self.linked_manifests_of(&repository, &mut |digest| {
+                            each(repository.clone(), digest)
+                        })?;
+                    }
                 } else if !child.starts_with('_') && depth < DEPTH_MAX {
                     let child_name = if name.is_empty() { child.clone() } else { format!("{name}/{child}") };
                     folders.push((folder.join(child), child_name, depth + 1));
@@ -112,16 +117,25 @@ impl Tree {
         Ok(())
     }
 
-    fn revisions(&self, name: &str, each: &mut dyn FnMut(RepositoryName, Digest)) -> io::Result<()> {
-        let Ok(repository) = RepositoryName::try_from(name) else { return Ok(()) };
+    /// Calls `each` with every manifest that the repository's revisions or tags link. Tags alone do so where registry:2
+    /// let a manifest expire: it removes the revision's link, and neither the tag nor the manifest.
+    pub(super) fn linked_manifests_of(
+        &self,
+        repository: &RepositoryName,
+        each: &mut dyn FnMut(Digest),
+    ) -> io::Result<()> {
+        let mut seen = HashSet::new();
+        let manifests = self.repository(repository).join("_manifests");
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
-            let folder = self.repository(&repository).join("_manifests/revisions").join(algorithm.as_str());
+            let folder = manifests.join("revisions").join(algorithm.as_str());
             for hex in names_in(&folder)? {
-                if let Some(digest) = read_link(&folder.join(hex).join("link")) {
-                    each(repository.clone(), digest);
-                }
+                seen.extend(read_link(&folder.join(hex).join("link")));
             }
         }
+        for tag in names_in(&manifests.join("tags"))? {
+            seen.extend(read_link(&manifests.join("tags").join(tag).join("current/link")));
+        }
+        seen.into_iter().for_each(each);
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use oci::Hasher;
 
 use super::Filler;
 use crate::{
-    cache::{Error, blob::state_of, fill::TAIL_BYTES, manifest::logged, progress::End},
+    cache::{Error, blob::state_of, fill::TAIL_BYTES, kept::logged, progress::End},
     index::Membership,
     store::{Mismatch, Verified},
 };
