@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    access::Access,
     cache::Cache,
     log::AccessLog,
     metrics::{Metrics, Under},
@@ -67,11 +68,18 @@ pub struct Server {
 }
 
 impl Server {
-    /// Returns a server of pulls from this cache.
-    pub fn new(route: Route, cache: Cache, log: AccessLog, metrics: Arc<Metrics>, limits: Limits) -> Self {
+    /// Returns a server of pulls from this cache, to whom `access` lets in.
+    pub fn new(
+        access: Access,
+        route: Route,
+        cache: Cache,
+        log: AccessLog,
+        metrics: Arc<Metrics>,
+        limits: Limits,
+    ) -> Self {
         let accounts = Arc::new(Accounts { log, metrics: Arc::clone(&metrics) });
         Self {
-            pulls: Arc::new(Pulls::new(route, cache, Arc::clone(&accounts))),
+            pulls: Arc::new(Pulls::new(access, route, cache, Arc::clone(&accounts))),
             accounts,
             limits,
             metrics,

@@ -3,13 +3,14 @@
 //! Calls go down only, bytes go up only:
 //!
 //! ```text
-//!  client -> http -> route -> cache -> store | index | source (a trait) <- upstream -> egress -> registry
+//!  client -> http -> access, route -> cache -> store | index | source (a trait) <- upstream -> egress -> registry
 //!  operator -> admin, cli -> server, config
 //!  beneath all: oci (a crate), metrics, clock
 //! ```
 //!
 //! ARCHITECTURE.md says each module's invariant; `tests/tidy.rs` holds the code to who may import whom.
 
+pub mod access;
 pub mod admin;
 pub mod cache;
 pub mod cli;

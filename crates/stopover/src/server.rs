@@ -21,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    access::{Access, FileError},
     admin,
     cache::Cache,
     clock::Clock,
@@ -60,6 +61,9 @@ pub enum ServeError {
         /// What the system said.
         error: io::Error,
     },
+    /// The file with the users cannot be used.
+    #[error("access.htpasswd: {0}")]
+    Access(#[from] FileError),
     /// The upstream's settings make no sense together.
     #[error("upstream: {0}")]
     Upstream(#[from] OptionsError),
@@ -80,7 +84,9 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     let cache =
         Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
     let route = route_to_upstreams(&config, &metrics, &clock)?;
-    let server = http::Server::new(route, cache.clone(), log, Arc::clone(&metrics), limits(&config));
+    let access = Access::new(&config.access, clock.clone(), Arc::clone(&metrics))?;
+    let watching = tokio::spawn(access.watch());
+    let server = http::Server::new(access, route, cache.clone(), log, Arc::clone(&metrics), limits(&config));
 
     let ready = Arc::new(AtomicBool::new(true));
     let (stop, stopped) = watch::channel(false);
@@ -102,6 +108,7 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     drop(pulls);
     drain(server, &cache, config.http.drain_timeout, &mut signals).await;
     housekeeping.abort();
+    watching.abort();
     // Nobody listens where the operator's port is off.
     let _ = stop.send(true);
     Ok(())

@@ -30,6 +30,8 @@ pub(super) struct Line {
     method: Method,
     pub(super) request_id: u64,
     pub(super) user_agent: Option<HeaderValue>,
+    /// The user whose password was right, where not everybody may pull.
+    pub(super) user: Option<Arc<str>>,
     /// The path, where it could not be parsed.
     pub(super) path: Option<String>,
     pub(super) endpoint: &'static str,
@@ -61,6 +63,7 @@ impl Line {
             method,
             request_id,
             user_agent: None,
+            user: None,
             path: None,
             endpoint: "other",
             repository: None,
@@ -138,6 +141,7 @@ impl Line {
             error: self.error.as_deref(),
             duration,
             client: self.client,
+            user: self.user.as_deref(),
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             request_id: request_id.as_deref(),
         });

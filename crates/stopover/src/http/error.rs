@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use oci::{EndpointError, ErrorCode};
 
 use crate::{
+    access::Denied,
     cache,
     route::RouteError,
     source::{SourceError, SourceErrorKind},
@@ -27,13 +28,23 @@ pub(super) struct Refusal {
     pub(super) retry_after: Option<Duration>,
     /// The size in bytes of the blob of which a range was asked for that it does not have.
     pub(super) size: Option<u64>,
+    /// How the client can say who it is.
+    pub(super) challenge: Option<HeaderValue>,
     /// The request's body was not read, so the connection cannot be used again.
     pub(super) close: bool,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, size: None, close: false }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            retry_after: None,
+            size: None,
+            challenge: None,
+            close: false,
+        }
     }
 
     /// A range that lies outside of a blob of `size` bytes.
@@ -54,6 +65,21 @@ impl Refusal {
     pub(super) fn body() -> Self {
         let message = "a pull has no body: content-length must be 0 and transfer-encoding absent";
         Self { close: true, ..Self::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message) }
+    }
+
+    /// Somebody who may not pull, and is told by `challenge` how to say who it is.
+    pub(super) fn denied(denied: &Denied, challenge: Option<&HeaderValue>) -> Self {
+        let message = denied.to_string();
+        match denied {
+            Denied::Busy { retry_after } => Self {
+                retry_after: Some(*retry_after),
+                ..Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
+            },
+            Denied::Anonymous | Denied::Wrong => Self {
+                challenge: challenge.cloned(),
+                ..Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message)
+            },
+        }
     }
 }
 

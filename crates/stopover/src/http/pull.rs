@@ -1,4 +1,4 @@
-//! A pull: route, then cache, then the answer. Every way that one can go stands in docs/request-handling.md.
+//! A pull: access, route, cache, then the answer. Every way that one can go stands in docs/request-handling.md.
 
 use std::{
     net::SocketAddr,
@@ -23,6 +23,7 @@ use super::{
     respond,
 };
 use crate::{
+    access::Access,
     cache::{Cache, Served},
     route::Route,
     source::{Origin, TagPage},
@@ -33,6 +34,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(28);
 
 /// Answers pulls.
 pub(super) struct Pulls {
+    access: Access,
     route: Route,
     pub(super) cache: Cache,
     accounts: Arc<Accounts>,
@@ -67,11 +69,11 @@ type Answer = Result<Response<Body>, Refusal>;
 
 impl Pulls {
     /// Returns what answers pulls from this cache.
-    pub(super) fn new(route: Route, cache: Cache, accounts: Arc<Accounts>) -> Self {
+    pub(super) fn new(access: Access, route: Route, cache: Cache, accounts: Arc<Accounts>) -> Self {
         // Ids go on from the time of the start, so that two runs do not give the same.
         let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let first = (since_1970.as_nanos() as u64) & !0xffff;
-        Self { route, cache, accounts, requests: AtomicU64::new(first) }
+        Self { access, route, cache, accounts, requests: AtomicU64::new(first) }
     }
 
     /// Answers a request, and has its line written when the answer's last byte is sent or given up.
@@ -85,15 +87,19 @@ impl Pulls {
         line.user_agent = request.headers().get(header::USER_AGENT).cloned();
         let answer = match parsed(request, caller) {
             Ok(pull) => {
-                let answer = tokio::time::timeout(HEAD_WITHIN, self.route_and_serve(&pull, &mut line));
+                let answer = tokio::time::timeout(HEAD_WITHIN, self.admit_and_serve(&pull, &mut line));
                 answer.await.unwrap_or_else(|_| Err(Refusal::late()))
             }
-            Err(refusal) => {
-                line.path = Some(request.uri().path().to_owned());
-                Err(refusal)
-            }
+            // Whoever may not pull is told that first, whatever else is wrong.
+            Err(refusal) => match self.admit(request.headers(), &mut line).await {
+                Ok(()) => Err(refusal),
+                Err(denied) => Err(Refusal { close: refusal.close, ..denied }),
+            },
         };
         let mut response = answer.unwrap_or_else(|refusal| {
+            if line.repository.is_none() {
+                line.path = Some(request.uri().path().to_owned());
+            }
             line.error = Some(refusal.message.clone());
             respond::error(&refusal, id, request.method() == Method::HEAD)
         });
@@ -103,6 +109,20 @@ impl Pulls {
         }
         response.body_mut().log_at_end(line);
         response
+    }
+
+    async fn admit_and_serve(&self, pull: &Pull<'_>, line: &mut Line) -> Answer {
+        // `/` is what probes ask for that know no password, as at registry:2.
+        if pull.target.endpoint != Endpoint::Root {
+            self.admit(pull.headers, line).await?;
+        }
+        self.route_and_serve(pull, line).await
+    }
+
+    async fn admit(&self, headers: &HeaderMap, line: &mut Line) -> Result<(), Refusal> {
+        let admitted = self.access.admit(headers.get(header::AUTHORIZATION)).await;
+        line.user = admitted.map_err(|denied| Refusal::denied(&denied, self.access.challenge()))?;
+        Ok(())
     }
 
     async fn route_and_serve(&self, pull: &Pull<'_>, line: &mut Line) -> Answer {

@@ -89,6 +89,9 @@ pub(super) fn error(refusal: &Refusal, request_id: u64, is_head: bool) -> Respon
     if let Some(retry_after) = refusal.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
     }
+    if let Some(challenge) = &refusal.challenge {
+        headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
+    }
     if let Some(size) = refusal.size {
         headers.insert(header::CONTENT_RANGE, value(&format!("bytes */{size}")));
     }

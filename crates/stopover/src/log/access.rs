@@ -37,6 +37,8 @@ pub struct AccessLine<'a> {
     pub duration: Duration,
     /// Who asked.
     pub client: SocketAddr,
+    /// The user whose password was right, where not everybody may pull.
+    pub user: Option<&'a str>,
     /// The client's program, as it says.
     pub user_agent: Option<&'a [u8]>,
     /// What names this request to the client and in other lines.
@@ -94,6 +96,9 @@ fn write(out: &mut Vec<u8>, style: Style, access: &AccessLine<'_>) {
     }
     line.seconds("duration", access.duration);
     line.address("client", access.client);
+    if let Some(user) = access.user {
+        line.foreign("user", user.as_bytes(), FOREIGN_BYTES_MAX);
+    }
     if let Some(user_agent) = access.user_agent {
         line.foreign("user_agent", user_agent, FOREIGN_BYTES_MAX);
     }
@@ -120,6 +125,7 @@ mod tests {
         error: None,
         duration: Duration::from_micros(12_345),
         client: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000),
+        user: None,
         user_agent: Some(b"docker/28.0 go/1.24 \"x\""),
         request_id: Some("7f-1"),
     };

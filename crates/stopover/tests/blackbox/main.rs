@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails may say so in any way")]
 
 mod absence;
+mod access;
 mod accounts;
 mod answers;
 mod blobs;
