@@ -52,6 +52,8 @@ pub struct Counters {
     pub other: u64,
     /// Requests answered 429.
     pub throttled: u64,
+    /// The most requests at once that waited for an answer of the registry.
+    pub at_once_max: u64,
     /// By digest: what was asked and what was sent.
     pub digests: BTreeMap<String, DigestCounters>,
     /// The requests in order of arrival, the last [`REQUESTS_KEPT_MAX`] of them.
@@ -148,6 +150,8 @@ struct Inner {
     requests: VecDeque<Seen>,
     /// The number of the first request in `requests`.
     first: u64,
+    /// Requests that wait for an answer of the registry at this moment.
+    waiting: u64,
     sent: HashMap<String, Arc<AtomicU64>>,
 }
 
@@ -175,6 +179,14 @@ impl Recorder {
         if let Some(seen) = inner.requests.get_mut(at as usize) {
             seen.status = status;
         }
+    }
+
+    /// Notes that a request to the registry waits for its answer, until the value is dropped.
+    pub(crate) fn waits(&self) -> Waits<'_> {
+        let mut inner = self.inner();
+        inner.waiting += 1;
+        inner.counters.at_once_max = inner.counters.at_once_max.max(inner.waiting);
+        Waits { recorder: self }
     }
 
     /// Counts under a kind.
@@ -220,10 +232,21 @@ impl Recorder {
         let mut inner = self.inner();
         // The numbers of requests go on, so that answers on their way are not noted at other requests.
         let first = inner.first + inner.requests.len() as u64;
-        *inner = Inner { first, ..Inner::default() };
+        *inner = Inner { first, waiting: inner.waiting, ..Inner::default() };
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that waits for its answer.
+pub(crate) struct Waits<'a> {
+    recorder: &'a Recorder,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.recorder.inner().waiting -= 1;
     }
 }

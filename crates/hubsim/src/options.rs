@@ -45,6 +45,9 @@ pub struct Options {
     pub filter_referrers: bool,
     /// How many descriptors a page of referrers has; `None` sends all at once.
     pub referrers_page: Option<usize>,
+    /// Where manifests, blobs and lists are to be had instead, such as `http://127.0.0.1:7002/v2/prefix`: each request for
+    /// them is redirected there without its query, as registry.k8s.io does.
+    pub hand_off: Option<String>,
     /// Whether an unknown repository is a 404 NAME_UNKNOWN; Hub's is a 401, as for a private one.
     pub unknown_is_404: bool,
 }
@@ -70,6 +73,7 @@ impl Default for Options {
             strict_accept: false,
             filter_referrers: true,
             referrers_page: None,
+            hand_off: None,
             unknown_is_404: false,
         }
     }

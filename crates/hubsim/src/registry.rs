@@ -31,6 +31,9 @@ pub(crate) fn answer(
     if !matches!(*asked.method, Method::GET | Method::HEAD) {
         return unsupported(exchange);
     }
+    if let Some(elsewhere) = hand_off(exchange, route) {
+        return answer::redirect(exchange, 307, &elsewhere);
+    }
     let known =
         route.repository().is_none_or(|repository| exchange.state.content().has_repository(repository));
     match route {
@@ -44,6 +47,18 @@ pub(crate) fn answer(
         Route::Referrers { repository, digest } => referrers(exchange, asked, repository, digest, query),
         _ => not_found(exchange, "NOT_FOUND", "page not found"),
     }
+}
+
+/// Returns where a request is to go instead.
+fn hand_off(exchange: &Exchange, route: Route<'_>) -> Option<String> {
+    let to = exchange.state.options().hand_off.clone()?;
+    Some(match route {
+        Route::Manifest { repository, reference } => format!("{to}/{repository}/manifests/{reference}"),
+        Route::Blob { repository, digest } => format!("{to}/{repository}/blobs/{digest}"),
+        Route::Tags { repository } => format!("{to}/{repository}/tags/list"),
+        Route::Referrers { repository, digest } => format!("{to}/{repository}/referrers/{digest}"),
+        _ => return None,
+    })
 }
 
 fn manifest(
@@ -166,7 +181,14 @@ fn blob(
             let no_ranges = HeaderMap::new();
             answer::content(exchange, asked, &no_ranges, "application/octet-stream", blob)
         }
-        how => answer::redirect(exchange, options.redirect_status, &cdn::signed_url(exchange, how, digest)),
+        how => {
+            let url = cdn::signed_url(exchange, how, digest);
+            let mut answer = answer::redirect(exchange, options.redirect_status, &url);
+            // As quay.io's: they are of the blob, and wrong of a URL that ends.
+            answer::put(&mut answer, "cache-control", "max-age=31536000");
+            answer::put(&mut answer, "accept-ranges", "bytes");
+            answer
+        }
     };
     answer::put(&mut answer, "docker-content-digest", digest);
     answer

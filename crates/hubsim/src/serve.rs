@@ -101,6 +101,8 @@ async fn respond(
         (Route::Token, &Method::POST) => Some(read_form(body).await),
         _ => None,
     };
+    let registry = exchange.state.clone();
+    let _waits = (role == Role::Registry).then(|| registry.recorder.waits());
     let mut answer = decide(&exchange, &parts, role, route, form.as_deref()).await?;
     if role == Role::Registry {
         answer::put(&mut answer, "docker-distribution-api-version", "registry/2.0");

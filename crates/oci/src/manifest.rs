@@ -113,8 +113,7 @@ fn malformed(error: serde_json::Error) -> ManifestError {
 /// Returns the media type that a content type declares, if it says anything.
 fn declared(content_type: Option<&str>) -> Option<MediaType> {
     let media_type: MediaType = content_type?.parse().ok()?;
-    let vague = ["application/json", "application/octet-stream", "binary/octet-stream", "text/plain"];
-    (!vague.iter().any(|vague| media_type.as_str().eq_ignore_ascii_case(vague))).then_some(media_type)
+    (!media_type.is_vague()).then_some(media_type)
 }
 
 fn is_image(media_type: &MediaType) -> bool {

@@ -97,6 +97,12 @@ impl MediaType {
         }
     }
 
+    /// Tells whether this says nothing of what the bytes are, as registries send it that do not know themselves.
+    pub fn is_vague(&self) -> bool {
+        let vague = ["application/json", OCTET_STREAM, "binary/octet-stream", "text/plain"];
+        vague.iter().any(|vague| self.as_str().eq_ignore_ascii_case(vague))
+    }
+
     /// Tells whether this is a signed manifest of Docker's schema 1, whose digest is not that of its bytes.
     pub fn is_signed(&self) -> bool {
         self.as_str() == DOCKER_SCHEMA1_SIGNED

@@ -24,7 +24,7 @@ use std::{
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
 pub use used::{Access, Admin, Cache, Config, Format, Http, Level, Log, Route, Secret, Storage, Upstream};
-pub use well_known::{WELL_KNOWN, WellKnown};
+pub use well_known::{Pace, WELL_KNOWN, WellKnown};
 
 use field::Value;
 use mistake::Place;
@@ -106,7 +106,7 @@ pub fn read(
         written.read_file(name, text);
     }
     written.read_environment(variables);
-    let mut config = Config::default();
+    let mut config = Config { upstream: named_by(&written.settings), ..Config::default() };
     for setting in &written.settings {
         if let Err(found) = setting.key.field.set(&mut config, &setting.value) {
             written.mistakes.push(Mistake::value(setting.place.clone(), setting.key, &found));
@@ -114,7 +114,7 @@ pub fn read(
     }
     if written.mistakes.is_empty() {
         let settings = std::mem::take(&mut written.settings);
-        check_account(&config.upstream, &settings, &mut written);
+        check_upstream(&mut config.upstream, &settings, &mut written);
         check_access(&config, &mut written);
         for other in std::mem::take(&mut written.others) {
             add_upstream(&mut config, &other, &mut written);
@@ -147,7 +147,7 @@ fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
             format!("upstreams.{}: expected each registry once, and [upstream] is one", other.registry);
         written.mistakes.push(Mistake::new(other.place.clone(), what));
     }
-    check_account(&scratch.upstream, &other.settings, written);
+    check_upstream(&mut scratch.upstream, &other.settings, written);
     config.upstreams.push(scratch.upstream);
 }
 
@@ -161,17 +161,54 @@ fn check_access(config: &Config, written: &mut Written) {
     written.mistakes.push(Mistake::new(Place::Variable("REGISTRY_AUTH".to_owned()), what));
 }
 
-/// Checks what no key can tell alone: that an account is whole, and that its password does not travel in the open.
-fn check_account(upstream: &Upstream, settings: &[Setting], written: &mut Written) {
-    let half = match (&upstream.username, &upstream.password) {
-        (Some(_), None) => Some(("username", "upstream.username is set and upstream.password is not")),
-        (None, Some(_)) => Some(("password", "upstream.password is set and upstream.username is not")),
-        _ => None,
+/// Returns the default registry as it is where nothing else is set of it: the one that is named or, where only its URL
+/// is, the well-known one that is reached there, so that `https://ghcr.io` is ghcr.io and not Docker Hub at another place.
+fn named_by(settings: &[Setting]) -> Upstream {
+    let text = |name: &str| {
+        let last = settings.iter().rfind(|one| one.key.section == "upstream" && one.key.name == name);
+        last.and_then(|setting| setting.value.text())
     };
-    if let Some((name, what)) = half
-        && let Some(place) = place_of(settings, "upstream", name)
-    {
-        written.mistakes.push(Mistake::new(place, format!("{what}; expected both or neither")));
+    let at = |url: String| WellKnown::at(url.split_once("://")?.1).map(|known| known.registry.to_owned());
+    let named = text("registry").and_then(units::host);
+    let named = named.or_else(|| text("url").and_then(units::url).and_then(at));
+    named.map_or_else(Upstream::default, |registry| Upstream::named(&registry))
+}
+
+/// Checks what no key can tell alone: that an account and a certificate are whole, and that the password does not travel
+/// in the open. Sets what depends on there being an account.
+fn check_upstream(upstream: &mut Upstream, settings: &[Setting], written: &mut Written) {
+    let pairs = [
+        (("username", upstream.username.is_some()), ("password", upstream.password.is_some())),
+        (
+            ("client_certificate", upstream.client_certificate.is_some()),
+            ("client_key", upstream.client_key.is_some()),
+        ),
+    ];
+    for (one, other) in pairs {
+        let (set, missing) = match (one.1, other.1) {
+            (true, false) => (one.0, other.0),
+            (false, true) => (other.0, one.0),
+            _ => continue,
+        };
+        if let Some(place) = place_of(settings, "upstream", set) {
+            let what =
+                format!("upstream.{set} is set and upstream.{missing} is not; expected both or neither");
+            written.mistakes.push(Mistake::new(place, what));
+        }
+    }
+    if upstream.has_account() {
+        let set = |name: &str| place_of(settings, "upstream", name).is_some();
+        let with_account = upstream.pace_with_account();
+        let pace = &mut upstream.pace;
+        for (name, value, usual) in [
+            ("requests_max", &mut pace.requests_max, with_account.requests_max),
+            ("requests_per_second", &mut pace.requests_per_second, with_account.requests_per_second),
+            ("pulls_per_second", &mut pace.pulls_per_second, with_account.pulls_per_second),
+        ] {
+            if !set(name) {
+                *value = usual;
+            }
+        }
     }
     let at = |name| place_of(settings, "upstream", name);
     if upstream.credential_helper.is_some()

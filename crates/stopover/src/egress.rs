@@ -10,6 +10,7 @@ mod body;
 mod connect;
 mod names;
 mod proxy;
+mod tls;
 
 use std::{error::Error as StdError, sync::Arc, time::Duration};
 
@@ -30,6 +31,7 @@ pub use self::{
     address::is_public,
     body::{Steady, collect},
     proxy::Proxies,
+    tls::{Tls, TlsError, TlsFiles},
 };
 use self::{
     connect::{ConnectError, Connector},
@@ -52,17 +54,25 @@ pub struct EgressOptions {
     pub connect_timeout: Duration,
     /// Which proxies to go through.
     pub proxies: Proxies,
+    /// How encrypted connections are made.
+    pub tls: Tls,
 }
 
 impl Default for EgressOptions {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(3), proxies: Proxies::FromEnvironment }
+        Self {
+            connect_timeout: Duration::from_secs(3),
+            proxies: Proxies::FromEnvironment,
+            tls: Tls::default(),
+        }
     }
 }
 
 /// Which addresses a request may connect to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reach {
+    /// The place that this way out is for: any address, and our own certificate is shown where one is wanted.
+    Home,
     /// Any: the operator named the host.
     Named,
     /// Only public ones: the host's name came from data, such as a redirect. Refuses loopback, private, link-local
@@ -72,20 +82,19 @@ pub enum Reach {
 
 /// One way out.
 pub struct Egress {
+    home: Client<Connector, Empty<Bytes>>,
     named: Client<Connector, Empty<Bytes>>,
     public: Client<Connector, Empty<Bytes>>,
     proxies: Arc<Matcher>,
 }
 
 impl Egress {
-    /// Returns a way out. Reads the trusted certificates of the system (`SSL_CERT_FILE` and `SSL_CERT_DIR` count) and
-    /// takes Mozilla's where there are none.
+    /// Returns a way out.
     pub fn new(options: &EgressOptions) -> Arc<Self> {
         let proxies = Arc::new(options.proxies.matcher());
-        let tls = Arc::new(connect::tls_config());
         let names = Arc::new(Names::default());
         let client = |reach| {
-            let connector = Connector::new(reach, options.connect_timeout, &proxies, &tls, &names);
+            let connector = Connector::new(reach, options.connect_timeout, &proxies, &options.tls, &names);
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
@@ -94,7 +103,8 @@ impl Egress {
                 .http1_max_buf_size(READ_BUFFER_BYTES)
                 .build(connector)
         };
-        Arc::new(Self { named: client(Reach::Named), public: client(Reach::Public), proxies })
+        let (home, named, public) = (client(Reach::Home), client(Reach::Named), client(Reach::Public));
+        Arc::new(Self { home, named, public, proxies })
     }
 
     /// Sends a request and returns the head of the answer with the body still on its way. Fails at `deadline`.
@@ -111,6 +121,7 @@ impl Egress {
             request.headers_mut().insert(PROXY_AUTHORIZATION, value);
         }
         let client = match reach {
+            Reach::Home => &self.home,
             Reach::Named => &self.named,
             Reach::Public => &self.public,
         };
@@ -152,6 +163,8 @@ pub enum EgressErrorKind {
     ConnectTimeout,
     /// The certificate or the handshake is not right. Nothing was sent.
     Tls,
+    /// The certificate was signed by nobody who is trusted. Nothing was sent.
+    Untrusted,
     /// No answer, or no more of it, in time.
     Timeout,
     /// The connection ended before the answer did.
@@ -167,7 +180,10 @@ impl EgressError {
             return Self { kind: cause.kind(), message: cause.to_string() };
         }
         if let Some(cause) = find::<rustls::Error>(error) {
-            return Self { kind: EgressErrorKind::Tls, message: format!("TLS with {host}: {cause}") };
+            let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+            let untrusted = *cause == unknown;
+            let kind = if untrusted { EgressErrorKind::Untrusted } else { EgressErrorKind::Tls };
+            return Self { kind, message: format!("TLS with {host}: {cause}") };
         }
         let kind = match find::<hyper::Error>(error) {
             Some(cause) if cause.is_parse() || cause.is_user() => EgressErrorKind::Malformed,

@@ -3,6 +3,8 @@
 //! It starts with the registry down; it ends on SIGTERM or SIGINT: no new connections, every answer under way to its
 //! end, within `http.drain_timeout`; a second signal ends it at once, which loses nothing but transfers.
 
+mod ways_out;
+
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -20,13 +22,13 @@ use tokio::{
     sync::watch,
 };
 
+use self::ways_out::WaysOut;
 use crate::{
     access::{Access, FileError},
     admin,
     cache::Cache,
     clock::Clock,
     config::{self, Config, WellKnown},
-    egress::{Egress, EgressOptions},
     http::{self, Limits},
     index::Index,
     log::AccessLog,
@@ -116,15 +118,13 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
 
 /// Returns the way to every registry that is configured or well known.
 fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Route, ServeError> {
-    let options =
-        EgressOptions { connect_timeout: config.upstream.connect_timeout, ..EgressOptions::default() };
-    let (egress, metrics, clock) = (Egress::new(&options), Arc::clone(metrics), clock.clone());
+    let (ways_out, metrics, clock) = (WaysOut::default(), Arc::clone(metrics), clock.clone());
     let mirrored = move |upstream: &config::Upstream| -> Result<Mirrored, OptionsError> {
         Ok(Mirrored {
             registry: Arc::from(upstream.registry.as_str()),
             aliases: upstream.aliases(),
             library: upstream.library(),
-            source: Upstream::new(upstream, Arc::clone(&egress), Arc::clone(&metrics), clock.clone())?,
+            source: Upstream::new(upstream, ways_out.to(upstream)?, Arc::clone(&metrics), clock.clone())?,
         })
     };
     let default = mirrored(&config.upstream)?;

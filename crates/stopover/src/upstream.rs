@@ -5,9 +5,9 @@
 //! what was learned of the registry's health in memory, never a byte of content, and knows neither the cache nor the
 //! disk.
 //!
-//! From the top: this file, `blob` and `list` have the requests as the cache knows them; `request` makes one, with a
-//! pass from `token`, through `redirect`s, again as `retry` says, unless `breaker` or `quota` hold it back; `gate`
-//! decides where an account may go and how far data may lead.
+//! From the top: this file, `blob` and `list` have the requests as the cache knows them; `request` makes one, when `pace`
+//! gives it its turn, with a pass from `token`, through `redirect`s, again as `retry` says, unless `breaker` or `quota`
+//! hold it back; `gate` decides where an account may go and how far data may lead.
 
 mod account;
 mod blob;
@@ -15,6 +15,7 @@ mod breaker;
 mod failure;
 mod gate;
 mod list;
+mod pace;
 mod quota;
 mod realm;
 mod redirect;
@@ -27,6 +28,7 @@ mod token;
 mod token_service;
 
 use std::{
+    borrow::Cow,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -37,8 +39,8 @@ use http::{
     header::{CONTENT_LENGTH, CONTENT_TYPE},
 };
 use oci::{
-    ACCEPT_MANIFESTS, Algorithm, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, Page, Reference,
-    RepositoryName, Tag,
+    ACCEPT_MANIFESTS, Algorithm, Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, MediaType, Page,
+    Reference, RepositoryName, Tag,
 };
 use tokio::time::Instant;
 
@@ -47,6 +49,7 @@ use self::{
     breaker::Fuse,
     failure::{Failure, of_status},
     gate::{Home, Site},
+    pace::Pace,
     quota::Gates,
     request::{Ask, Reply, What},
     send::error_body,
@@ -55,7 +58,7 @@ use self::{
 use crate::{
     clock::Clock,
     config,
-    egress::{Egress, collect},
+    egress::{Egress, TlsError, collect},
     metrics::Metrics,
     source::{Answer, BlobStream, Resolved, Source, SourceError, SourceErrorKind, TagPage},
 };
@@ -69,6 +72,8 @@ pub struct Upstream {
     registry: Arc<str>,
     /// Where it is, without a slash at the end.
     url: String,
+    prefix: Option<RepositoryName>,
+    pace: Pace,
     home: Arc<Home>,
     account_label: String,
     tokens: Arc<Tokens>,
@@ -90,6 +95,9 @@ pub enum OptionsError {
     /// A token service's host or URL.
     #[error("upstream.realms: {0:?} is neither a host nor an http(s) URL without a user")]
     Realm(String),
+    /// A file for TLS.
+    #[error("upstream.{0}")]
+    Tls(#[from] TlsError),
 }
 
 impl Upstream {
@@ -104,7 +112,8 @@ impl Upstream {
         let url = options.url.trim_end_matches('/').to_owned();
         let site = url.parse::<Uri>().ok().filter(|url| url.query().is_none()).and_then(|url| Site::of(&url));
         let site = site.ok_or_else(|| OptionsError::Url(options.url.clone()))?;
-        let home = Arc::new(Home::new(&registry, site, &options.realms).map_err(OptionsError::Realm)?);
+        let realms = options.known_realms().iter().copied().chain(options.realms.iter().map(String::as_str));
+        let home = Arc::new(Home::new(site, realms).map_err(OptionsError::Realm)?);
         let account = Account::of(options);
         let account_label = Account::label(account.as_ref()).to_owned();
         let tokens = Arc::new(Tokens {
@@ -121,6 +130,8 @@ impl Upstream {
         Ok(Arc::new(Self {
             registry,
             url,
+            prefix: options.repository_prefix.clone(),
+            pace: Pace::new(options.pace, clock.clone()),
             home,
             account_label,
             tokens,
@@ -132,6 +143,16 @@ impl Upstream {
             stall_timeout: options.stall_timeout,
             gates: Mutex::default(),
         }))
+    }
+
+    /// Returns the repository as the registry names it.
+    fn placed<'a>(&self, repository: &'a RepositoryName) -> Result<Cow<'a, RepositoryName>, SourceError> {
+        let Some(prefix) = &self.prefix else { return Ok(Cow::Borrowed(repository)) };
+        let placed = repository.joined(prefix.as_str()).map(Cow::Owned);
+        placed.map_err(|_| {
+            let message = format!("{repository} has no room for {prefix} before it, so it cannot be there");
+            SourceError::new(Arc::clone(&self.registry), SourceErrorKind::NotFound, message)
+        })
     }
 
     /// Asks for what a tag or digest names by HEAD, and by GET where HEAD will not tell.
@@ -227,7 +248,9 @@ impl Source for Upstream {
     }
 
     fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Resolved> {
-        Box::pin(async move { self.look_up(repository, &Reference::Tag(tag.clone())).await })
+        Box::pin(async move {
+            self.look_up(self.placed(repository)?.as_ref(), &Reference::Tag(tag.clone())).await
+        })
     }
 
     fn manifest<'a>(
@@ -235,7 +258,10 @@ impl Source for Upstream {
         repository: &'a RepositoryName,
         reference: &'a Reference,
     ) -> Answer<'a, Manifest> {
-        Box::pin(self.fetch_manifest(repository, reference, Instant::now() + ANSWER_MAX))
+        Box::pin(async move {
+            self.fetch_manifest(self.placed(repository)?.as_ref(), reference, Instant::now() + ANSWER_MAX)
+                .await
+        })
     }
 
     fn has_manifest<'a>(
@@ -244,7 +270,7 @@ impl Source for Upstream {
         digest: &'a Digest,
     ) -> Answer<'a, Descriptor> {
         Box::pin(async move {
-            match self.look_up(repository, &Reference::Digest(*digest)).await? {
+            match self.look_up(self.placed(repository)?.as_ref(), &Reference::Digest(*digest)).await? {
                 Resolved::Descriptor(descriptor) => Ok(descriptor),
                 Resolved::Manifest(manifest) => Ok(manifest.descriptor),
             }
@@ -256,7 +282,7 @@ impl Source for Upstream {
         repository: &'a RepositoryName,
         digest: &'a Digest,
     ) -> Answer<'a, Option<u64>> {
-        Box::pin(self.measure_blob(repository, digest))
+        Box::pin(async move { self.measure_blob(self.placed(repository)?.as_ref(), digest).await })
     }
 
     fn blob<'a>(
@@ -266,15 +292,18 @@ impl Source for Upstream {
         start: u64,
         end: Option<u64>,
     ) -> Answer<'a, BlobStream> {
-        Box::pin(self.open_blob(repository, digest, start, end, Instant::now() + ANSWER_MAX))
+        Box::pin(async move {
+            let deadline = Instant::now() + ANSWER_MAX;
+            self.open_blob(self.placed(repository)?.as_ref(), digest, start, end, deadline).await
+        })
     }
 
     fn tags<'a>(&'a self, repository: &'a RepositoryName, page: &'a Page) -> Answer<'a, TagPage> {
-        Box::pin(self.list_tags(repository, page))
+        Box::pin(async move { self.list_tags(self.placed(repository)?.as_ref(), page).await })
     }
 
     fn referrers<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Bytes> {
-        Box::pin(self.list_referrers(repository, digest))
+        Box::pin(async move { self.list_referrers(self.placed(repository)?.as_ref(), digest).await })
     }
 }
 
@@ -289,7 +318,10 @@ fn described(headers: &HeaderMap, reference: &Reference) -> Option<Descriptor> {
         Reference::Tag(_) => said?,
         Reference::Digest(asked) => said.is_none_or(|said| said == *asked).then_some(*asked)?,
     };
-    let media_type = headers.get(CONTENT_TYPE)?.to_str().ok()?.parse().ok()?;
+    let media_type: MediaType = headers.get(CONTENT_TYPE)?.to_str().ok()?.parse().ok()?;
+    if media_type.is_vague() {
+        return None;
+    }
     Some(Descriptor { media_type, digest, size: number(headers, CONTENT_LENGTH)? })
 }
 

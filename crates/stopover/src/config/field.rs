@@ -4,6 +4,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use oci::RepositoryName;
+
 use super::{
     units,
     used::{Config, Format, Level, Secret},
@@ -53,6 +55,8 @@ pub(super) enum Field {
     Hosts(Of<Vec<String>>),
     /// A registry's URL.
     Url(Of<String>),
+    /// The name of a repository, or the beginning of one; the empty one is "not set".
+    Repository(Of<Option<RepositoryName>>),
     /// A text; the empty one is "not set".
     Text(Of<Option<String>>),
     /// A text that is never shown; the empty one is "not set".
@@ -100,7 +104,7 @@ impl Value {
         }
     }
 
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -158,6 +162,12 @@ impl Field {
             Self::Host(of) => *of(config) = units::host(value.text()?)?,
             Self::Hosts(of) => *of(config) = value.each(units::host)?,
             Self::Url(of) => *of(config) = units::url(value.text()?)?,
+            Self::Repository(of) => {
+                *of(config) = match text(value)? {
+                    None => None,
+                    Some(name) => Some(name.parse().ok()?),
+                };
+            }
             Self::Text(of) => *of(config) = text(value)?,
             Self::Secret(of) => *of(config) = text(value)?.map(Secret::new),
         }
@@ -203,7 +213,6 @@ impl Field {
             Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
             Self::Flag(_) => "true or false".to_owned(),
             Self::Path(_) => "the path of a folder".to_owned(),
-            Self::File(_) => "the path of a file".to_owned(),
             Self::UrlPath(_) => "a path such as \"/metrics\", of letters, digits and -._/".to_owned(),
             Self::Listen(_) => {
                 "an address such as \"127.0.0.1:5000\", \"[::1]:5000\" or \":5000\", or a list of them"
@@ -214,9 +223,11 @@ impl Field {
             Self::Format(_) => "\"auto\", \"text\" or \"json\"".to_owned(),
             Self::Host(_) => "a host such as \"docker.io\" or \"registry.example:5000\"".to_owned(),
             Self::Hosts(_) => "a list of hosts such as [\"auth.example\", \"auth.example:8443\"]".to_owned(),
-            Self::Url(_) => {
-                "a scheme, a host and maybe a port, such as \"https://registry-1.docker.io\"".to_owned()
-            }
+            Self::Url(_) => "a scheme, a host and maybe a port and a path without \"/v2\", such as \
+                             \"https://registry-1.docker.io\""
+                .to_owned(),
+            Self::File(_) => "the path of a file".to_owned(),
+            Self::Repository(_) => "a name as repositories have, such as \"proxy/docker\"".to_owned(),
             Self::Text(_) | Self::Secret(_) => "a text without control characters".to_owned(),
         }
     }
@@ -234,7 +245,6 @@ impl Field {
             Self::Count { of, .. } => of(config).to_string(),
             Self::Flag(of) => of(config).to_string(),
             Self::Path(of) => quoted(&of(config).to_string_lossy()),
-            Self::File(of) => quoted(&of(config).as_deref()?.to_string_lossy()),
             Self::UrlPath(of) => quoted(of(config)),
             Self::Listen(of) => match of(config).as_slice() {
                 [one] => quoted(&one.to_string()),
@@ -245,6 +255,8 @@ impl Field {
             Self::Format(of) => quoted(of(config).as_str()),
             Self::Host(of) | Self::Url(of) => quoted(of(config)),
             Self::Hosts(of) => list(of(config).iter().map(|host| quoted(host)).collect()),
+            Self::File(of) => quoted(&of(config).as_deref()?.to_string_lossy()),
+            Self::Repository(of) => quoted(of(config).as_ref()?.as_str()),
             Self::Text(of) => quoted(of(config).as_deref()?),
             Self::Secret(of) => of(config).as_ref().map(|_| quoted(MASK))?,
         })

@@ -11,6 +11,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const WORKERS_MAX: usize = 1_024;
 const CONNECTIONS_MAX: usize = 1_000_000;
+const REQUESTS_MAX: usize = 100_000;
 const MEMORY_BYTES_MAX: u64 = 64 << 30;
 
 /// One thing that can be set.
@@ -222,9 +223,17 @@ pub(super) static KEYS: &[Key] = &[
         "upstream",
         "url",
         Field::Url(|c| &mut c.upstream.url),
-        "Where the registry is reached: `http` or `https`, no path.",
+        "Where the registry is reached: `http` or `https`. A path is what stands before `/v2/`, as in Artifactory's \
+         `https://host/artifactory/api/docker/hub`. Of `url` and `registry`, the one of a well-known registry gives the other.",
     )
     .registry("REGISTRY_PROXY_REMOTEURL"),
+    key(
+        "upstream",
+        "repository_prefix",
+        Field::Repository(|c| &mut c.upstream.repository_prefix),
+        "What stands before each repository's name at the registry and not in the names that clients use: a project of \
+         Harbor's, a pull-through rule of ECR's.",
+    ),
     key(
         "upstream",
         "username",
@@ -261,6 +270,45 @@ pub(super) static KEYS: &[Key] = &[
         Field::Hosts(|c| &mut c.upstream.realms),
         "Further hosts that may be given the account for a token. The registry's own host and those of well-known registries, \
          such as `auth.docker.io` for `docker.io`, need not be named. Always encrypted, unless `url` is not.",
+    ),
+    key(
+        "upstream",
+        "ca",
+        Field::File(|c| &mut c.upstream.ca),
+        "A file with certificates, in PEM form, that are trusted besides the system's: for a registry whose certificate was \
+         made by a company's own authority.",
+    ),
+    key(
+        "upstream",
+        "client_certificate",
+        Field::File(|c| &mut c.upstream.client_certificate),
+        "A file with the certificate, in PEM form, that the registry wants to see, and the chain above it. It is shown to the \
+         registry itself and to nobody else.",
+    ),
+    key(
+        "upstream",
+        "client_key",
+        Field::File(|c| &mut c.upstream.client_key),
+        "The file of that certificate's key, in PEM form.",
+    ),
+    key(
+        "upstream",
+        "requests_max",
+        Field::Count { of: |c| &mut c.upstream.pace.requests_max, min: 0, max: REQUESTS_MAX },
+        "Requests at once that wait for the registry's answer; further ones wait here. 0 is no limit. quay.io has 16.",
+    ),
+    key(
+        "upstream",
+        "requests_per_second",
+        Field::Count { of: |c| &mut c.upstream.pace.requests_per_second, min: 0, max: REQUESTS_MAX },
+        "Requests a second, twice as many at once after a pause. 0 is no limit. quay.io has 10.",
+    ),
+    key(
+        "upstream",
+        "pulls_per_second",
+        Field::Count { of: |c| &mut c.upstream.pace.pulls_per_second, min: 0, max: REQUESTS_MAX },
+        "GETs of manifests a second, twice as many at once after a pause. 0 is no limit. public.ecr.aws has 1, and 10 with an \
+         account.",
     ),
     key(
         "upstream",

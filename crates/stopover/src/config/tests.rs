@@ -71,6 +71,21 @@ const ROWS: &[Row] = &[
     ("upstream.realms", r#"["a.example", "b.example:8443"]"#, "a.example,b.example:8443", |c| {
         c.upstream.realms == ["a.example", "b.example:8443"]
     }),
+    ("upstream.repository_prefix", r#""hub/proxy""#, "hub/proxy", |c| {
+        c.upstream.repository_prefix.as_ref().is_some_and(|prefix| prefix.as_str() == "hub/proxy")
+    }),
+    ("upstream.ca", r#""/etc/ca.pem""#, "/etc/ca.pem", |c| {
+        c.upstream.ca.as_deref() == Some(Path::new("/etc/ca.pem"))
+    }),
+    ("upstream.client_certificate", r#""/c.pem""#, "/c.pem", |c| {
+        c.upstream.client_certificate.as_deref() == Some(Path::new("/c.pem"))
+    }),
+    ("upstream.client_key", r#""/k.pem""#, "/k.pem", |c| {
+        c.upstream.client_key.as_deref() == Some(Path::new("/k.pem"))
+    }),
+    ("upstream.requests_max", "5", "5", |c| c.upstream.pace.requests_max == 5),
+    ("upstream.requests_per_second", "6", "6", |c| c.upstream.pace.requests_per_second == 6),
+    ("upstream.pulls_per_second", "7", "7", |c| c.upstream.pace.pulls_per_second == 7),
     ("upstream.connect_timeout", r#""5s""#, "5s", |c| c.upstream.connect_timeout == seconds(5)),
     ("upstream.answer_timeout", r#""6s""#, "6s", |c| c.upstream.answer_timeout == seconds(6)),
     ("upstream.stall_timeout", r#""7s""#, "7s", |c| c.upstream.stall_timeout == seconds(7)),
@@ -82,6 +97,8 @@ fn other_half(path: &str) -> Option<&'static str> {
         "upstream.username" => Some("password"),
         "upstream.password" => Some("username"),
         "upstream.credential_lifetime" => Some("credential_helper"),
+        "upstream.client_certificate" => Some("client_key"),
+        "upstream.client_key" => Some("client_certificate"),
         _ => None,
     }
 }

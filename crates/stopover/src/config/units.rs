@@ -15,6 +15,8 @@ const SECONDS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "
 const SIZES: [(u32, &str); 5] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B")];
 /// Whole seconds below this are shown as such: `75s` reads better than `1m15s`.
 const SHOWN_IN_SECONDS_BELOW: u64 = 120;
+/// The longest path of a registry's URL, in bytes.
+const URL_PATH_BYTES_MAX: usize = 256;
 
 /// Returns the duration that `text` names in Go's way, such as `1h30m`, `1.5s` or `0`, with `d` for days besides.
 pub(super) fn duration(text: &str) -> Option<Duration> {
@@ -144,12 +146,24 @@ pub(super) fn host(text: &str) -> Option<String> {
     (port_right && host_right).then(|| text.to_ascii_lowercase())
 }
 
-/// Returns `text`, a registry's URL, without a slash at its end and in lower case.
+/// Returns `text`, a registry's URL, without a slash at its end and with scheme and host in lower case.
+///
+/// A path is what stands before `/v2/` there, as in Artifactory's `https://host/artifactory/api/docker/hub`; `/v2` itself
+/// is not to be written.
 pub(super) fn url(text: &str) -> Option<String> {
     let (scheme, rest) = text.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
-    let host = host(rest.strip_suffix('/').unwrap_or(rest))?;
-    matches!(scheme.as_str(), "http" | "https").then(|| format!("{scheme}://{host}"))
+    let (authority, path) = match rest.split_once('/') {
+        None | Some((_, "")) => (rest.strip_suffix('/').unwrap_or(rest), String::new()),
+        Some((authority, path)) => (authority, format!("/{}", path.strip_suffix('/').unwrap_or(path))),
+    };
+    let host = host(authority)?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let segment_right = |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(plain);
+    let path_right = path.len() <= URL_PATH_BYTES_MAX
+        && path.split('/').skip(1).all(segment_right)
+        && !path.ends_with("/v2");
+    (matches!(scheme.as_str(), "http" | "https") && path_right).then(|| format!("{scheme}://{host}{path}"))
 }
 
 #[cfg(test)]
@@ -244,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_is_a_scheme_a_host_and_maybe_a_port() {
+    fn a_url_is_a_scheme_a_host_and_maybe_a_port_and_a_path() {
         let table = [
             ("https://registry-1.docker.io", Some("https://registry-1.docker.io")),
             ("https://registry-1.docker.io/", Some("https://registry-1.docker.io")),
@@ -255,8 +269,19 @@ mod tests {
             ("ftp://registry-1.docker.io", None),
             ("https://", None),
             ("https:///", None),
-            ("https://host/path", None),
+            ("https://host/artifactory/api/docker/Hub/", Some("https://host/artifactory/api/docker/Hub")),
+            ("https://HOST/Path", Some("https://host/Path")),
+            ("https://host/v2", None),
+            ("https://host/v2/", None),
+            ("https://host/path/v2/", None),
+            ("https://host/a/../b", None),
+            ("https://host/a//b", None),
+            ("https://host/%2e", None),
+            ("https://host/a b", None),
+            ("https://host/a?x", None),
+            ("https://host/a#x", None),
             ("https://host//", None),
+            ("https://host/hubv2", Some("https://host/hubv2")),
             ("https://host?x", None),
             ("https://host#x", None),
             ("https://user:pass@host", None),

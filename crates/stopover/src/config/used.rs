@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use super::Pace;
+
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -147,8 +149,10 @@ pub enum Format {
 pub struct Upstream {
     /// Its name for clients, logs and metrics: a host with an optional port.
     pub registry: String,
-    /// Where it is reached: `http` or `https`, a host, an optional port; no path and no slash at the end.
+    /// Where it is reached: `http` or `https`, a host, an optional port, maybe a path before `/v2/`; no slash at the end.
     pub url: String,
+    /// What stands before each repository's name there, such as a project of Harbor's.
+    pub repository_prefix: Option<oci::RepositoryName>,
     /// The account; `None` is anonymous. Set exactly when `password` is.
     pub username: Option<String>,
     /// The account's password or access token.
@@ -159,6 +163,14 @@ pub struct Upstream {
     pub credential_lifetime: Option<Duration>,
     /// Further hosts, with an optional port, that may be given the account for a token.
     pub realms: Vec<String>,
+    /// A file of certificates to trust besides the system's.
+    pub ca: Option<PathBuf>,
+    /// Files of the certificate to show to the registry, and of its key: both or neither.
+    pub client_certificate: Option<PathBuf>,
+    /// The key.
+    pub client_key: Option<PathBuf>,
+    /// How much it may be asked.
+    pub pace: Pace,
     /// How long connecting may take.
     pub connect_timeout: Duration,
     /// How long the head of an answer may take.
@@ -168,9 +180,9 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Returns whether names without a slash mean `library/<name>`, as they do on Docker Hub and on nothing else.
-    pub fn library(&self) -> bool {
-        self.registry == "docker.io"
+    /// Returns whether there is an account to pull with.
+    pub fn has_account(&self) -> bool {
+        self.username.is_some() || self.credential_helper.is_some()
     }
 }
 
@@ -289,6 +301,11 @@ impl Default for Upstream {
             credential_helper: None,
             credential_lifetime: None,
             realms: Vec::new(),
+            repository_prefix: None,
+            ca: None,
+            client_certificate: None,
+            client_key: None,
+            pace: Pace::default(),
             connect_timeout: 3 * SECOND,
             answer_timeout: 10 * SECOND,
             stall_timeout: 15 * SECOND,

@@ -14,7 +14,7 @@ use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::Uri;
 use hyper_rustls::{DefaultServerNameResolver, HttpsConnector, MaybeHttpsStream};
 use hyper_util::{client::proxy::matcher::Matcher, rt::TokioIo};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::ClientConfig;
 use tokio::{
     net::TcpStream,
     time::{sleep, timeout},
@@ -26,6 +26,7 @@ use super::{
     address::is_public,
     names::Names,
     proxy::{Route, Wire},
+    tls::Tls,
 };
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -72,17 +73,18 @@ impl Connector {
         reach: Reach,
         connect_timeout: Duration,
         proxies: &Arc<Matcher>,
-        tls: &Arc<ClientConfig>,
+        tls: &Tls,
         names: &Arc<Names>,
     ) -> Self {
+        let to_target = if reach == Reach::Home { &tls.home } else { &tls.elsewhere };
         let dial = |reach| Dial { names: Arc::clone(names), reach, timeout: connect_timeout };
         let route = Route {
             proxies: Arc::clone(proxies),
             direct: dial(reach),
             dial_proxy: dial(Reach::Named),
-            to_proxy: over_tls(dial(Reach::Named), tls),
+            to_proxy: over_tls(dial(Reach::Named), &tls.elsewhere),
         };
-        Self { https: over_tls(route, tls), limit: connect_timeout * 2 }
+        Self { https: over_tls(route, to_target), limit: connect_timeout * 2 }
     }
 }
 
@@ -160,7 +162,7 @@ impl Dial {
         let found = self.names.lookup(host).await;
         let found = found.map_err(|cause| ConnectError::Dns { host: host.to_owned(), cause })?;
         let allowed =
-            found.iter().copied().filter(|address| self.reach == Reach::Named || is_public(*address));
+            found.iter().copied().filter(|address| self.reach != Reach::Public || is_public(*address));
         let addresses = alternate(allowed);
         if addresses.is_empty() {
             return Err(ConnectError::Forbidden { host: host.to_owned() });
@@ -216,22 +218,6 @@ fn alternate(addresses: impl Iterator<Item = IpAddr>) -> Vec<IpAddr> {
     turns.extend(second);
     turns.truncate(ADDRESSES_MAX);
     turns
-}
-
-/// Returns what to trust: the system's certificates, or Mozilla's where the system has none.
-pub(super) fn tls_config() -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    let native = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(native.certs);
-    if roots.is_empty() {
-        tracing::warn!("the system has no certificates; using those that came with the program");
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    }
-    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("the provider supports the protocol versions it comes with")
-        .with_root_certificates(roots)
-        .with_no_client_auth()
 }
 
 #[cfg(test)]

@@ -78,6 +78,11 @@ impl Throttle {
         }
     }
 
+    /// Returns how long this is closed, if it is now. Lets nothing through.
+    pub(super) fn closed(&self, now: Instant) -> Option<Duration> {
+        self.closed_until.filter(|until| now < *until).map(|until| until - now)
+    }
+
     /// Returns whether requests are being refused.
     pub(super) fn is_closed(&self) -> bool {
         self.closed_until.is_some()

@@ -41,16 +41,26 @@ impl Failure {
             Way::Forbidden => (SourceErrorKind::Refused, false),
             Way::Connect | Way::Broken => (SourceErrorKind::Unavailable, true),
             Way::ConnectTimeout => (SourceErrorKind::Timeout, true),
-            Way::Tls => (SourceErrorKind::Unavailable, false),
+            Way::Tls | Way::Untrusted => (SourceErrorKind::Unavailable, false),
             Way::Timeout => (SourceErrorKind::Timeout, false),
             Way::Malformed => (SourceErrorKind::BadAnswer, false),
         };
-        Self { may_pass, ..Self::lasting(registry, kind, error.message) }
+        let message = match error.kind {
+            Way::Untrusted => format!(
+                "{}; if it is right, name a file with the certificate of its authority in `upstream.ca`",
+                error.message
+            ),
+            _ => error.message,
+        };
+        Self { may_pass, ..Self::lasting(registry, kind, message) }
     }
 
     /// A failure on the way to where the registry redirected: it may redirect elsewhere next time.
     pub(super) fn of_storage(registry: &Arc<str>, error: EgressError) -> Self {
-        let is_of_there = matches!(error.kind, EgressErrorKind::Tls | EgressErrorKind::Timeout);
+        let is_of_there = matches!(
+            error.kind,
+            EgressErrorKind::Tls | EgressErrorKind::Untrusted | EgressErrorKind::Timeout
+        );
         let failure = Self::of_way(registry, error);
         Self { may_pass: failure.may_pass || is_of_there, ..failure }
     }

@@ -10,13 +10,6 @@ use http::Uri;
 
 use crate::egress::{Reach, is_public};
 
-/// Token services that are known to belong to a registry.
-const KNOWN_REALMS: &[(&str, &str)] = &[
-    ("docker.io", "https://auth.docker.io"),
-    ("nvcr.io", "https://authn.nvidia.com"),
-    ("registry.gitlab.com", "https://gitlab.com"),
-];
-
 /// A place on the network: scheme, host and port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Site {
@@ -82,7 +75,7 @@ pub(super) struct Home {
     realms: Vec<Realm>,
 }
 
-/// A token service that the operator, or the table above, trusts.
+/// A token service that the operator, or the table of well-known registries, trusts.
 #[derive(Clone, Debug)]
 struct Realm {
     site: Site,
@@ -93,11 +86,10 @@ struct Realm {
 impl Home {
     /// Returns the home of a registry's accounts: its own site and its realms. Fails with the realm that is none.
     ///
-    /// An extra realm is a URL, or a host with an optional port: encrypted, or as the registry is.
-    pub(super) fn new(registry: &str, site: Site, extra_realms: &[String]) -> Result<Self, String> {
-        let known = KNOWN_REALMS.iter().filter(|(owner, _)| *owner == registry).map(|(_, realm)| *realm);
+    /// A realm is a URL, or a host with an optional port: encrypted, or as the registry is.
+    pub(super) fn new<'a>(site: Site, named: impl Iterator<Item = &'a str>) -> Result<Self, String> {
         let mut realms = Vec::new();
-        for text in known.chain(extra_realms.iter().map(String::as_str)) {
+        for text in named {
             if text.contains("://") {
                 realms.push(Realm::of(text).ok_or_else(|| text.to_owned())?);
                 continue;
@@ -145,6 +137,9 @@ pub(super) fn may_send(home: &Home, target: &Uri) -> bool {
 /// (the registry of a laboratory).
 pub(super) fn reach(home: &Home, target: &Uri, from_inside: bool) -> Option<Reach> {
     let site = Site::of(target)?;
+    if site == home.site {
+        return Some(Reach::Home);
+    }
     let is_inside =
         from_inside || !home.site.https || home.site.address().is_some_and(|address| !is_public(address));
     if is_inside || home.names(target) { Some(Reach::Named) } else { site.https.then_some(Reach::Public) }

@@ -33,11 +33,16 @@ impl Upstream {
         let query = page.to_query();
         let path = if query.is_empty() { "tags/list".to_owned() } else { format!("tags/list?{query}") };
         let ask = Ask { what: What::Tags, repository, path, accept: "application/json", range: None };
-        let (headers, bytes) = self.read(&ask, LIST_BYTES_MAX, Instant::now() + ANSWER_MAX).await?;
+        let read = self.read(&ask, LIST_BYTES_MAX, Instant::now() + ANSWER_MAX).await;
+        let (headers, bytes) = read.map_err(|error| match error.kind {
+            // public.ecr.aws answers 400 to whoever has no account.
+            SourceErrorKind::BadAnswer => SourceError { kind: SourceErrorKind::Unsupported, ..error },
+            _ => error,
+        })?;
         let sent: Result<Sent, _> = serde_json::from_slice(&bytes);
         let sent = sent.map_err(|error| self.bad_answer(&ask, &format!("is no list of tags: {error}")))?;
         let next = headers.get(LINK).and_then(|value| value.to_str().ok()).and_then(next_page);
-        Ok(TagPage { tags: sent.tags.unwrap_or_default(), next })
+        Ok(cut(sent.tags.unwrap_or_default(), next, page))
     }
 
     /// Returns all that refers to the digest as one index. A list that the registry sends whole is left as it is.
@@ -104,4 +109,53 @@ struct Index {
     manifests: Vec<Value>,
     #[serde(flatten)]
     rest: serde_json::Map<String, Value>,
+}
+
+/// Cuts the page asked for out of what was sent: some registries heed neither `n` nor `last`, and others lose them on
+/// the way. The order is the registry's.
+fn cut(mut tags: Vec<String>, next: Option<Page>, asked: &Page) -> TagPage {
+    let last = asked.last.as_ref();
+    if let Some(at) = last.and_then(|last| tags.iter().position(|tag| tag == last)) {
+        tags.drain(..=at);
+    }
+    match asked.n.map(|n| n as usize).filter(|&n| n < tags.len()) {
+        Some(n) => {
+            tags.truncate(n);
+            let next = tags.last().map(|last| Page { n: asked.n, last: Some(last.clone()) });
+            TagPage { tags, next }
+        }
+        // A next page that begins where this one did would be asked for without end.
+        None => TagPage { tags, next: next.filter(|next| next.last.as_ref() != last) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(n: Option<u32>, last: Option<&str>) -> Page {
+        Page { n, last: last.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_page_is_what_was_asked_for_whether_the_registry_heeds_it_or_not() {
+        let all = ["b", "a", "d", "c"];
+        let table = [
+            (page(None, None), &all[..], None, &all[..], None),
+            (page(Some(2), None), &all[..2], Some("a"), &all[..2], Some("a")),
+            (page(Some(2), None), &all[..], None, &all[..2], Some("a")),
+            (page(Some(2), Some("a")), &all[2..], None, &all[2..], None),
+            (page(Some(2), Some("a")), &all[..], None, &all[2..], None),
+            (page(Some(1), Some("b")), &all[..], None, &all[1..2], Some("a")),
+            (page(None, Some("c")), &all[..], None, &all[4..], None),
+            (page(None, Some("a")), &all[..2], Some("a"), &all[4..], None),
+            (page(None, Some("x")), &all[..], None, &all[..], None),
+        ];
+        for (asked, sent, sent_next, tags, next) in table {
+            let owned = |tags: &[&str]| tags.iter().map(|&tag| tag.to_owned()).collect::<Vec<_>>();
+            let cut = cut(owned(sent), sent_next.map(|last| page(asked.n, Some(last))), &asked);
+            let wanted = TagPage { tags: owned(tags), next: next.map(|last| page(asked.n, Some(last))) };
+            assert_eq!(cut, wanted, "{asked:?} of {sent:?}");
+        }
+    }
 }

@@ -46,6 +46,15 @@ impl Gates {
         }
     }
 
+    /// Returns how long there is no use in asking, if there is none now. Lets nothing through.
+    pub(super) fn closed(&self, cost: Cost, now: Instant) -> Option<Duration> {
+        let of_kind = match cost {
+            Cost::Counted => &self.counted,
+            Cost::Free | Cost::Other => &self.uncounted,
+        };
+        self.everything.closed(now).or_else(|| of_kind.closed(now))
+    }
+
     fn pace_head(&mut self, now: Instant) -> Result<(), Duration> {
         if !self.counted.is_closed() {
             return Ok(());

@@ -42,6 +42,13 @@ pub(super) fn target(from: &Uri, location: Option<&str>) -> Result<Uri, Redirect
     Ok(url)
 }
 
+/// Returns the URL with this query where it has none of its own: registry.k8s.io redirects lists of tags and drops the
+/// `n` and `last` of the page.
+pub(super) fn with_query(url: Uri, query: Option<&str>) -> Uri {
+    let Some(query) = query.filter(|_| url.query().is_none()) else { return url };
+    format!("{url}?{query}").parse().unwrap_or(url)
+}
+
 /// Resolves a reference (RFC 3986, section 5.2), leaving an absolute path as sent: it may be signed.
 fn resolve(from: &Uri, location: &str) -> String {
     let location = location.split('#').next().unwrap_or_default();
@@ -124,6 +131,17 @@ mod tests {
             ("#here", FROM),
         ] {
             assert_eq!(to(location).as_deref(), Ok(url), "{location}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_a_redirect_drops_is_kept_and_none_is_put_over_another() {
+        for (url, query, kept) in [
+            ("https://r.example/v2/a/tags/list", Some("n=2"), "https://r.example/v2/a/tags/list?n=2"),
+            ("https://r.example/v2/a/tags/list?n=1", Some("n=2"), "https://r.example/v2/a/tags/list?n=1"),
+            ("https://r.example/v2/a/tags/list", None, "https://r.example/v2/a/tags/list"),
+        ] {
+            assert_eq!(with_query(url.parse().expect("a URL"), query), kept, "{url}");
         }
     }
 

@@ -3,19 +3,20 @@
 //! Requests are made from nothing, so that nothing of a client's can be in them. A pass goes to the registry's own
 //! site only; it is dropped for good at the first redirect to another scheme, host or port.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header::LOCATION};
 use hyper::body::Incoming;
-use oci::RepositoryName;
+use oci::{Endpoint, RepositoryName, Target};
 use tokio::time::{Instant, sleep};
 
 use super::{
     Upstream,
     failure::{Failure, of_status},
     gate::{self, Site},
+    pace::NoTurn,
     quota::{Cost, is_for_abuse},
-    realm::challenge_of,
+    realm::{challenge_of, pull_scope},
     redirect::{self, HOPS_MAX, is_redirect},
     retry,
     send::{asked_wait, error_body, is_failure, is_plain, spend},
@@ -107,11 +108,15 @@ impl Upstream {
     pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Reply, SourceError> {
         let mut retries = 0;
         loop {
+            self.refuse_if_closed(ask)?;
+            let turn = self.pace.turn(ask.what.cost(), deadline).await;
+            let turn = turn.map_err(|no_turn| self.without_turn(ask, no_turn))?;
             self.admit(ask)?;
             let failure = match self.attempt(ask, deadline).await {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
+            drop(turn);
             retries += 1;
             let asked = failure.error.retry_after;
             let left = deadline.saturating_duration_since(Instant::now());
@@ -131,11 +136,33 @@ impl Upstream {
     /// Refuses where the registry has said that it will not answer.
     fn admit(&self, ask: &Ask<'_>) -> Result<(), SourceError> {
         let admitted = locked(&self.gates).admit(ask.what.cost(), self.clock.now());
-        admitted.map_err(|wait| {
-            let message = format!("{} waits, since the registry said 429", ask.name());
-            let failure = Failure::lasting(&self.registry, SourceErrorKind::TooManyRequests, message);
-            failure.after(Some(wait)).error
-        })
+        admitted.map_err(|wait| self.waits(ask, "since the registry said 429", wait))
+    }
+
+    /// The same before the request waits for its turn, without taking it for the one that finds out.
+    fn refuse_if_closed(&self, ask: &Ask<'_>) -> Result<(), SourceError> {
+        let closed = locked(&self.gates).closed(ask.what.cost(), self.clock.now());
+        closed.map_or(Ok(()), |wait| Err(self.waits(ask, "since the registry said 429", wait)))
+    }
+
+    fn waits(&self, ask: &Ask<'_>, why: &str, wait: Duration) -> SourceError {
+        let message = format!("{} waits, {why}", ask.name());
+        let failure = Failure::lasting(&self.registry, SourceErrorKind::TooManyRequests, message);
+        failure.after(Some(wait)).error
+    }
+
+    fn without_turn(&self, ask: &Ask<'_>, no_turn: NoTurn) -> SourceError {
+        match no_turn {
+            NoTurn::TooMany(wait) => {
+                let why = "since the registry is not asked more than `requests_per_second` and `pulls_per_second` say";
+                self.waits(ask, why, wait)
+            }
+            NoTurn::Late => {
+                let message =
+                    format!("{} got no turn in time: `requests_max` others wait before it", ask.name());
+                Failure::lasting(&self.registry, SourceErrorKind::Timeout, message).error
+            }
+        }
     }
 
     async fn attempt(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Reply, Failure> {
@@ -211,6 +238,8 @@ impl Upstream {
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let next = redirect::target(&uri, location);
             let next = next.map_err(|error| refuse(SourceErrorKind::BadAnswer, error.to_string().into()))?;
+            let is_list = matches!(ask.what, What::Tags | What::Referrers);
+            let next = redirect::with_query(next, uri.query().filter(|_| is_list));
             spend(response, deadline).await;
 
             let site = Site::of(&next);
@@ -227,10 +256,15 @@ impl Upstream {
                 elsewhere && pass.is_none() && response.status() == StatusCode::UNAUTHORIZED
             });
             if let Some(challenge) = challenge.and_then(|response| challenge_of(response.headers())) {
-                let answer = self.tokens.answer_as_anybody(challenge, ask.repository, from_inside, deadline);
+                let scope = scope_at(&next, ask.repository);
+                let answer = self.tokens.answer_as_anybody(challenge, scope, from_inside, deadline);
                 if let Some(answer) = answer.await? {
+                    response =
+                        self.send(ask, &next, Some(&answer.header), reach, deadline).await.map_err(way)?;
+                    if response.status() == StatusCode::UNAUTHORIZED {
+                        self.tokens.forget(&answer);
+                    }
                     pass = Some(answer.header);
-                    response = self.send(ask, &next, pass.as_ref(), reach, deadline).await.map_err(way)?;
                 }
             }
             uri = next;
@@ -282,5 +316,16 @@ impl Upstream {
             let message = format!("{} makes no URL", ask.name());
             Failure::lasting(&self.registry, SourceErrorKind::BadAnswer, message)
         })
+    }
+}
+
+/// Returns the scope to ask for at a place that the registry redirected to: the repository may have another name there.
+fn scope_at(url: &Uri, repository: &RepositoryName) -> String {
+    let there = Target::parse("GET", url.path(), None).map(|target| target.endpoint);
+    match there {
+        Ok(Endpoint::Manifest { name, .. } | Endpoint::Blob { name, .. } | Endpoint::Tags { name, .. }) => {
+            pull_scope(&name)
+        }
+        _ => pull_scope(repository),
     }
 }

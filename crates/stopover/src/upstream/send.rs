@@ -39,7 +39,7 @@ impl Upstream {
         })?;
         let pass = pass.map(|pass| &pass.header);
         let word = ask.what.word();
-        match self.send(ask, uri, pass, Reach::Named, deadline).await {
+        match self.send(ask, uri, pass, Reach::Home, deadline).await {
             Ok(response) => {
                 let is_failure = is_failure(response.status());
                 if is_failure {

@@ -142,11 +142,12 @@ impl Tokens {
         self.pass(Want { realm, service, scope, with_account, reach }, deadline).await
     }
 
-    /// Answers the challenge of a place that the registry redirected to, as anybody.
+    /// Answers the challenge of a place that the registry redirected to, as anybody; `usual_scope` is what the token is
+    /// for where the challenge does not say.
     pub(super) async fn answer_as_anybody(
         self: &Arc<Self>,
         challenge: Challenge,
-        repository: &RepositoryName,
+        usual_scope: String,
         from_inside: bool,
         deadline: tokio::time::Instant,
     ) -> Result<Option<Pass>, Failure> {
@@ -154,7 +155,7 @@ impl Tokens {
             return Ok(None);
         };
         let (_, reach) = self.reach_of(&realm, false, from_inside)?;
-        let scope = challenge.scope.unwrap_or_else(|| pull_scope(repository));
+        let scope = challenge.scope.filter(|scope| !scope.is_empty()).unwrap_or(usual_scope);
         let want = Want { realm, service: challenge.service, scope, with_account: false, reach };
         self.pass(want, deadline).await.map(Some)
     }

@@ -63,7 +63,7 @@ const IN_FILE: &[(&str, &str)] = &[
     ),
     (
         "upstream.url = \"docker.io\"",
-        "stopover.toml:1:16: upstream.url: found \"docker.io\", expected a scheme, a host and maybe a port, such as \"https://registry-1.docker.io\"",
+        "stopover.toml:1:16: upstream.url: found \"docker.io\", expected a scheme, a host and maybe a port and a path without \"/v2\", such as \"https://registry-1.docker.io\"",
     ),
     (
         "upstream.realms = [1]",
@@ -146,7 +146,7 @@ const IN_ENVIRONMENT: &[(&str, &str, &str)] = &[
     (
         "REGISTRY_PROXY_REMOTEURL",
         "https://hub.example/v2",
-        "REGISTRY_PROXY_REMOTEURL: upstream.url: found \"https://hub.example/v2\", expected a scheme, a host and maybe a port, such as \"https://registry-1.docker.io\"",
+        "REGISTRY_PROXY_REMOTEURL: upstream.url: found \"https://hub.example/v2\", expected a scheme, a host and maybe a port and a path without \"/v2\", such as \"https://registry-1.docker.io\"",
     ),
     (
         "REGISTRY_LOG_LEVEL",

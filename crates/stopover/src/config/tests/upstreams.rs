@@ -51,10 +51,53 @@ fn what_is_wrong_with_a_table_is_said_with_its_place() {
             "upstream.username is set and upstream.password is not",
         ),
         ("[upstreams.\"https://a.example/x\"]", "upstream.registry"),
+        (
+            "[upstreams.\"a.example\"]\nclient_key = \"k.pem\"",
+            "upstream.client_key is set and upstream.client_certificate is not",
+        ),
+        ("[upstreams.\"a.example\"]\nrepository_prefix = \"/x\"", "upstream.repository_prefix"),
+        ("[upstreams.\"a.example\"]\nrequests_max = -1", "upstream.requests_max"),
     ];
     for (text, expected) in table {
         let found = mistakes(from_file(text));
         assert!(found.len() == 1 && found[0].contains(expected), "{text:?}: {found:?}");
         assert!(found[0].starts_with("stopover.toml:"), "{text:?}: {found:?}");
+    }
+}
+
+#[test]
+fn a_registry_brings_its_place_and_its_pace_and_what_is_set_wins() {
+    let one = |text: &str| from_file(text).expect("the table is right").config.upstreams.remove(0);
+    let account = "username = \"AWS\"\npassword = \"x\"";
+    let amazon = one("[upstreams.\"public.ecr.aws\"]");
+    assert_eq!((&*amazon.url, amazon.pace.pulls_per_second), ("https://public.ecr.aws", 1));
+    let amazon = one(&format!("[upstreams.\"public.ecr.aws\"]\n{account}"));
+    assert_eq!(amazon.pace.pulls_per_second, 10, "an account may pull more");
+    let amazon = one(&format!("[upstreams.\"public.ecr.aws\"]\n{account}\npulls_per_second = 3"));
+    assert_eq!(amazon.pace.pulls_per_second, 3);
+    let quay = one("[upstreams.\"quay.io\"]\nrequests_max = 99");
+    assert_eq!((quay.pace.requests_max, quay.pace.requests_per_second), (99, 10));
+    let google = one("[upstreams.\"europe-west1-docker.pkg.dev\"]");
+    assert_eq!(google.url, "https://europe-west1-docker.pkg.dev");
+    let other = one("[upstreams.\"registry.example\"]");
+    assert_eq!((other.pace.requests_max, other.pace.requests_per_second), (256, 0));
+}
+
+/// `REGISTRY_PROXY_REMOTEURL=https://ghcr.io` is all that registry:2 is told.
+#[test]
+fn the_url_of_a_well_known_registry_gives_its_name_and_its_name_gives_the_url() {
+    let table = [
+        ("", "docker.io", "https://registry-1.docker.io"),
+        ("url = \"https://registry-1.docker.io/\"", "docker.io", "https://registry-1.docker.io"),
+        ("url = \"https://ghcr.io\"", "ghcr.io", "https://ghcr.io"),
+        ("registry = \"ghcr.io\"", "ghcr.io", "https://ghcr.io"),
+        ("registry = \"a.example\"", "a.example", "https://a.example"),
+        ("url = \"https://a.example/hub\"", "docker.io", "https://a.example/hub"),
+        ("registry = \"quay.io\"\nurl = \"https://ghcr.io\"", "quay.io", "https://ghcr.io"),
+        ("url = \"http://127.0.0.1:7000\"", "docker.io", "http://127.0.0.1:7000"),
+    ];
+    for (text, registry, url) in table {
+        let upstream = from_file(&format!("[upstream]\n{text}")).expect("it is right").config.upstream;
+        assert_eq!((&*upstream.registry, &*upstream.url), (registry, url), "{text}");
     }
 }

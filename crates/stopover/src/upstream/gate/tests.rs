@@ -1,11 +1,12 @@
 //! Where an account goes, and where it does not.
 
 use super::*;
+use crate::config::WellKnown;
 
 fn home(registry: &str, url: &str, realms: &[&str]) -> Home {
     let site = Site::of(&url.parse().expect("a URL")).expect("a site");
-    let realms: Vec<String> = realms.iter().map(|&realm| realm.to_owned()).collect();
-    Home::new(registry, site, &realms).expect("realms")
+    let known = WellKnown::of(registry).map_or(&[][..], |known| known.realms);
+    Home::new(site, known.iter().chain(realms).copied()).expect("realms")
 }
 
 fn allowed(home: &Home, target: &str) -> bool {
@@ -150,7 +151,7 @@ fn an_unencrypted_realm_of_an_encrypted_registry_gets_nothing_even_where_listed(
 fn a_realm_that_is_no_url_is_named() {
     let site = Site::of(&"https://registry.example".parse().expect("a URL")).expect("a site");
     for text in ["", "a b", "user@sso.example.com", "ftp://sso.example.com", "sso.example.com:99999"] {
-        let error = Home::new("registry.example", site.clone(), &[text.to_owned()]).map(drop);
+        let error = Home::new(site.clone(), [text].into_iter()).map(drop);
         assert_eq!(error, Err(text.to_owned()));
     }
 }
@@ -165,7 +166,7 @@ fn data_leads_to_public_places_only_unless_the_registry_is_inside() {
         ("http://cdn.example/x", false, None),
         ("https://user@cdn.example/x", false, None),
         ("ftp://cdn.example/x", false, None),
-        ("https://registry-1.docker.io/x", false, Some(Reach::Named)),
+        ("https://registry-1.docker.io/x", false, Some(Reach::Home)),
         ("https://registry-1.docker.io:444/x", false, Some(Reach::Public)),
         ("https://auth.docker.io/token", false, Some(Reach::Named)),
         ("https://sso.example.com/x", false, Some(Reach::Named)),

@@ -1,0 +1,40 @@
+//! The ways out to the registries: one for all that need nothing of their own, one more for each set of certificates or
+//! patience that a registry's configuration asks for.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    config,
+    egress::{Egress, EgressOptions, Tls, TlsError, TlsFiles},
+};
+
+/// The ways out that were made so far.
+#[derive(Default)]
+pub(super) struct WaysOut {
+    made: Mutex<HashMap<(Duration, TlsFiles), Arc<Egress>>>,
+}
+
+impl WaysOut {
+    /// Returns the way out to a registry; reads the files that its configuration names.
+    pub(super) fn to(&self, upstream: &config::Upstream) -> Result<Arc<Egress>, TlsError> {
+        let files = TlsFiles {
+            ca: upstream.ca.clone(),
+            client_certificate: upstream.client_certificate.clone(),
+            client_key: upstream.client_key.clone(),
+        };
+        let key = (upstream.connect_timeout, files);
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(egress) = made.get(&key) {
+            return Ok(Arc::clone(egress));
+        }
+        let tls = Tls::read(&key.1)?;
+        let options = EgressOptions { connect_timeout: key.0, tls, ..EgressOptions::default() };
+        let egress = Egress::new(&options);
+        made.insert(key, Arc::clone(&egress));
+        Ok(egress)
+    }
+}
