@@ -1,4 +1,4 @@
-//! The command line: `serve`, `check` and `dev-certificate`.
+//! The command line: `serve`, `check`, `client` and `dev-certificate`.
 //!
 //! It promises that a wrong configuration starts nothing and is explained whole, and that the log is written out before
 //! the process ends. Exit codes: 0 is right, 1 is a wrong configuration or a server that failed, 2 a wrong command line.
@@ -14,6 +14,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    client,
     config::{self, Config, Loaded},
     log,
     metrics::Metrics,
@@ -43,6 +44,9 @@ Examples:
 
   stopover check --config /etc/stopover/stopover.toml
       Says what is wrong with a configuration, or what is in force.
+
+  stopover client containerd --mirror http://mirror.example:5000
+      What a client needs for this mirror; --write puts it there, --undo takes it back.
 
 Configuration, later over earlier:
   the defaults
@@ -91,6 +95,8 @@ enum Command {
         #[arg(long, value_name = "FOLDER", default_value = "stopover-tls")]
         out: PathBuf,
     },
+    /// Print what docker, containerd, podman and others need for this mirror; write it, or take it back
+    Client(client::Arguments),
 }
 
 #[derive(Args, Debug)]
@@ -107,6 +113,10 @@ pub fn run() -> ExitCode {
         Command::Check { reference: true, .. } => {
             print(&config::reference());
             Ok(ExitCode::SUCCESS)
+        }
+        Command::Client(arguments) => {
+            let config = load(arguments.config()).map(|loaded| loaded.config);
+            client::run(&arguments, config, &print).map(|()| ExitCode::SUCCESS)
         }
         Command::Check { file, .. } => check(file.config.as_deref()).map(|text| {
             print(&text);
@@ -155,7 +165,7 @@ fn dev_certificate(folder: &Path, hosts: &[String]) -> Result<String, String> {
          certificate = {certificate:?}\n\
          key = {key:?}\n\n\
          On each client, with a copy of ca.crt:\n\n\
-         stopover client docker https://{host}:5000 --ca ca.crt\n",
+         stopover client docker --mirror https://{host}:5000 --ca ca.crt\n",
         verb = if made.authority_is_new { "made" } else { "kept" },
         authority = made.authority.display(),
         authority_until = until(made.authority_not_after),

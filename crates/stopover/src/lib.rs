@@ -14,6 +14,7 @@ pub mod access;
 pub mod admin;
 pub mod cache;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod egress;

@@ -37,7 +37,8 @@ const PLAN: &Plan = &[
     ("admin", &["metrics"]),
     ("tls", &["metrics"]),
     ("server", &[EVERYTHING]),
-    ("cli", &["config", "log", "metrics", "server", "tls"]),
+    ("client", &["config", "tls"]),
+    ("cli", &["client", "config", "log", "metrics", "server", "tls"]),
 ];
 
 /// Lines of a file at most; well before that it holds two things.
