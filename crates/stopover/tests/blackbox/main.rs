@@ -7,6 +7,7 @@
 mod absence;
 mod access;
 mod accounts;
+mod adoption;
 mod answers;
 mod blobs;
 mod broken_transfers;

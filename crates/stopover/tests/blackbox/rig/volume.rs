@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hubsim::kinds;
 use oci::{Algorithm, Digest};
 
 /// The folder that registry:2 calls its root directory.
@@ -20,19 +21,36 @@ impl<'a> Volume<'a> {
     /// Lays down content; returns its digest.
     pub(crate) fn blob(&self, bytes: &[u8]) -> Digest {
         let digest = Digest::of(Algorithm::Sha256, bytes);
-        write(&data_path(self.root, &digest), bytes);
+        self.data(&digest, bytes);
         digest
+    }
+
+    fn data(&self, digest: &Digest, bytes: &[u8]) {
+        write(&data_path(self.root, digest), bytes);
+    }
+
+    /// Lays out something that a Hub has, as if it had been pulled whole.
+    pub(crate) fn content(&self, repository: &str, content: &kinds::Content) {
+        for (digest, bytes) in &content.blobs {
+            self.data(digest, bytes);
+            self.layer_link(repository, digest);
+        }
+        for manifest in &content.manifests {
+            self.data(&manifest.digest, &manifest.bytes);
+            self.revision_link(repository, &manifest.digest);
+        }
+        self.tag(repository, &content.tag, &content.top().digest);
     }
 
     /// Links content into a repository as a layer or a configuration.
     pub(crate) fn layer_link(&self, repository: &str, digest: &Digest) {
-        let link = format!("_layers/sha256/{}/link", digest.hex());
+        let link = format!("_layers/{}/{}/link", digest.algorithm(), digest.hex());
         write(&self.repository(repository).join(link), digest.to_string().as_bytes());
     }
 
     /// Links content into a repository as a manifest.
     pub(crate) fn revision_link(&self, repository: &str, digest: &Digest) {
-        let link = format!("_manifests/revisions/sha256/{}/link", digest.hex());
+        let link = format!("_manifests/revisions/{}/{}/link", digest.algorithm(), digest.hex());
         write(&self.repository(repository).join(link), digest.to_string().as_bytes());
     }
 
@@ -40,7 +58,8 @@ impl<'a> Volume<'a> {
     pub(crate) fn tag(&self, repository: &str, tag: &str, digest: &Digest) {
         let folder = self.repository(repository).join("_manifests/tags").join(tag);
         write(&folder.join("current/link"), digest.to_string().as_bytes());
-        write(&folder.join(format!("index/sha256/{}/link", digest.hex())), digest.to_string().as_bytes());
+        let index = format!("index/{}/{}/link", digest.algorithm(), digest.hex());
+        write(&folder.join(index), digest.to_string().as_bytes());
     }
 
     /// Leaves what a registry:2 that was killed leaves: an upload, an empty link, a state file.
