@@ -150,8 +150,11 @@ impl Store for FsStore {
         for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
             for prefix in entries(&self.blobs.join(algorithm.as_str()))? {
                 for blob in entries(&prefix?.path())? {
-                    let name = blob?.file_name();
-                    if let Ok(digest) = format!("{algorithm}:{}", name.to_string_lossy()).parse() {
+                    let blob = blob?;
+                    // A folder may hold what a crash left, or somebody else's file, and no content.
+                    if let Ok(digest) = format!("{algorithm}:{}", blob.file_name().to_string_lossy()).parse()
+                        && blob.path().join("data").exists()
+                    {
                         each(digest);
                     }
                 }

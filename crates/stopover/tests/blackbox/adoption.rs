@@ -391,6 +391,10 @@ async fn a_tree_of_ten_thousand_links_is_served_at_once_and_read_behind() {
 #[tokio::test]
 async fn what_has_expired_here_is_gone_for_registry2_too() {
     let adopted = Adopted::one("docker-list").await;
+    // A writer of registry:3 that crashed there leaves a file beside the content, which is nobody's content.
+    let layer = volume::data_path(adopted.root(), &adopted.content().blobs[0].0);
+    fs::write(layer.with_file_name("data.1f0e.tmp"), b"half of it").unwrap();
+    let files = files(adopted.root()).len() as f64;
     let mirror = adopted.start_with(MirrorOptions::default().env("REGISTRY_PROXY_TTL", "2s")).await;
     eventually("all of it is removed", async || volume::contents(adopted.root()).is_empty().then_some(()))
         .await;
@@ -399,6 +403,8 @@ async fn what_has_expired_here_is_gone_for_registry2_too() {
         links.is_empty().then_some(())
     })
     .await;
+    let expired = mirror.metric("stopover_expired_total", &[]).await;
+    assert!((expired - files).abs() < 0.5, "each of the {files} once: {expired}");
     pulls(&mirror, adopted.content()).await;
     assert_eq!(adopted.hub.counters().manifest_get, adopted.content().manifests.len() as u64);
 }
