@@ -15,7 +15,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    rig::{assert_error, assert_stale, eventually, volume, volume::Volume},
+    rig::{assert_error, assert_pulls, assert_stale, eventually, volume, volume::Volume},
     support::{Mirror, MirrorOptions, blob_path, manifest_path, until},
 };
 
@@ -76,21 +76,6 @@ impl Adopted {
     }
 }
 
-/// Pulls by tag and by digest, and checks every byte and type.
-async fn pulls(mirror: &Mirror, content: &kinds::Content) {
-    let by_digest = content.manifests.iter().map(|manifest| (manifest.digest.to_string(), manifest));
-    for (reference, right) in by_digest.chain([(content.tag.clone(), content.top())]) {
-        let reply = mirror.get(&manifest_path(REPOSITORY, &reference)).await;
-        assert_eq!(reply.status, 200, "{}, {reference}: {}", content.name, reply.text());
-        assert!(reply.body == right.bytes, "{}, {reference}: other bytes", content.name);
-        assert_eq!(reply.header("content-type"), right.media_type, "{}, {reference}", content.name);
-    }
-    for (digest, bytes) in &content.blobs {
-        let reply = mirror.get(&blob_path(REPOSITORY, digest)).await;
-        assert!(reply.status == 200 && reply.body == *bytes, "{}, {digest}: {}", content.name, reply.status);
-    }
-}
-
 /// Returns the inode and length of each file of content.
 fn files(root: &Path) -> BTreeMap<PathBuf, (u64, u64)> {
     let of = |path: PathBuf| {
@@ -111,7 +96,7 @@ async fn a_volume_is_served_where_it_stands_and_the_registry_asked_about_tags_al
     let mirror = adopted.start().await;
     until_rebuilt(&mirror).await;
     for content in &adopted.contents {
-        pulls(&mirror, content).await;
+        assert_pulls("adopted", &mirror, REPOSITORY, content).await;
     }
     let counters = adopted.hub.counters();
     assert_eq!((counters.manifest_get, counters.blob_get, counters.blob_head), (0, 0, 0), "{counters:#?}");
@@ -127,7 +112,7 @@ async fn a_volume_is_served_whole_while_the_registry_is_down() {
     adopted.hub.stop_listening().await;
     let mirror = adopted.start().await;
     for content in &adopted.contents {
-        pulls(&mirror, content).await;
+        assert_pulls("adopted", &mirror, REPOSITORY, content).await;
         let by_tag = mirror.get(&manifest_path(REPOSITORY, &content.tag)).await;
         assert_stale(content.name, &by_tag, &content.top().digest);
     }
@@ -145,7 +130,7 @@ async fn content_by_sha512_is_adopted_as_well() {
     adopted.hub.stop_listening().await;
     let mirror = adopted.start().await;
     for content in &adopted.contents {
-        pulls(&mirror, content).await;
+        assert_pulls("adopted", &mirror, REPOSITORY, content).await;
     }
 }
 
@@ -157,8 +142,8 @@ async fn a_link_to_a_blob_that_is_gone_costs_one_fetch_of_it() {
     for (digest, _) in &adopted.content().blobs {
         fs::remove_file(volume::data_path(adopted.root(), digest)).unwrap();
     }
-    pulls(&mirror, adopted.content()).await;
-    pulls(&mirror, adopted.content()).await;
+    assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
+    assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
     for (digest, _) in &adopted.content().blobs {
         assert_eq!(adopted.hub.counters().of(digest).blob_gets, 1);
         mirror.until_stored(digest).await;
@@ -198,7 +183,7 @@ async fn links_that_are_empty_or_torn_are_none_and_are_written_anew() {
         assert!(links.len() >= 6, "layers, revisions, and those of a tag: {links:?}");
         links.iter().for_each(|link| fs::write(link, text).unwrap());
         let mirror = adopted.start().await;
-        pulls(&mirror, adopted.content()).await;
+        assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
         let counters = adopted.hub.counters();
         assert_eq!((counters.manifest_get, counters.blob_get), (0, 0), "{text:?}: the bytes are here");
         until("every link is right again", || {
@@ -237,8 +222,8 @@ async fn content_that_is_cut_emptied_or_of_zeros_is_never_served_and_fetched_onc
             fs::write(path, damage(&fs::read(path).unwrap())).unwrap();
         }
         let mirror = adopted.start().await;
-        pulls(&mirror, adopted.content()).await;
-        pulls(&mirror, adopted.content()).await;
+        assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
+        assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
         let counters = adopted.hub.counters();
         let (manifests, blobs) = (adopted.content().manifests.len(), adopted.content().blobs.len());
         assert_eq!((counters.manifest_get, counters.blob_get), (manifests as u64, blobs as u64), "{what}");
@@ -274,7 +259,7 @@ async fn what_writers_left_half_done_is_passed_over_and_left_alone() {
     }
     let mirror = adopted.start().await;
     until_rebuilt(&mirror).await;
-    pulls(&mirror, adopted.content()).await;
+    assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
     adopted.hub.stop_listening().await;
     let list = mirror.get(&format!("/v2/{REPOSITORY}/tags/list")).await;
     assert_eq!(list.json()["tags"], json!(["image"]), "and no others");
@@ -306,7 +291,7 @@ async fn the_state_of_the_other_ones_scheduler_decides_nothing_and_is_left_alone
         fs::write(&path, &text).unwrap();
         let mirror = adopted.start_with(MirrorOptions::default().env("REGISTRY_PROXY_TTL", "168h")).await;
         until_rebuilt(&mirror).await;
-        pulls(&mirror, adopted.content()).await;
+        assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
         assert_eq!(adopted.hub.counters().blob_get, 0, "nothing was removed");
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
     }
@@ -329,7 +314,7 @@ async fn a_tag_whose_revision_has_expired_there_is_served_whole() {
             // As a client does: what the tag names, then what that names.
             let by_tag = mirror.get(&manifest_path(REPOSITORY, &content.tag)).await;
             assert_stale(content.name, &by_tag, &content.top().digest);
-            pulls(&mirror, content).await;
+            assert_pulls("adopted", &mirror, REPOSITORY, content).await;
         }
     }
 }
@@ -345,7 +330,7 @@ async fn repositories_of_other_registries_in_the_tree_disturb_nobody() {
     adopted.hub.stop_listening().await;
     let mirror = adopted.start().await;
     assert_eq!(until_rebuilt(&mirror).await["manifests"], 2);
-    pulls(&mirror, adopted.content()).await;
+    assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
     let reply = mirror.get(&blob_path(REPOSITORY, others)).await;
     assert_error("another registry's blob", &reply, 503, "UNAVAILABLE");
     let reply = mirror.get(&blob_path("ghcr.io/library/kinds", others)).await;
@@ -382,7 +367,7 @@ async fn a_tree_of_ten_thousand_links_is_served_at_once_and_read_behind() {
     let by_tag = mirror.get(&manifest_path(&repository, format!("v{}", IMAGES - 1))).await;
     assert_stale("the last of them", &by_tag, &last);
     assert_eq!(mirror.get(&blob_path(&repository, layer)).await.text(), "the layer of all");
-    pulls(&mirror, adopted.content()).await;
+    assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
     let read = until_rebuilt(&mirror).await;
     assert_eq!(read["manifests"], IMAGES as u64 + 1);
 }
@@ -405,6 +390,6 @@ async fn what_has_expired_here_is_gone_for_registry2_too() {
     .await;
     let expired = mirror.metric("stopover_expired_total", &[]).await;
     assert!((expired - files).abs() < 0.5, "each of the {files} once: {expired}");
-    pulls(&mirror, adopted.content()).await;
+    assert_pulls("adopted", &mirror, REPOSITORY, adopted.content()).await;
     assert_eq!(adopted.hub.counters().manifest_get, adopted.content().manifests.len() as u64);
 }

@@ -12,12 +12,13 @@ use crate::{
     support::{Mirror, MirrorOptions, Reply, blob_path, manifest_path, noise, send},
 };
 
-const REPOSITORY: &str = "conformance/repo1";
+/// The repository that the suite is told to read.
+pub(crate) const REPOSITORY: &str = "conformance/repo1";
 /// The suite accepts no more than this, as two headers.
 const ACCEPT: [(&str, &str); 2] = [("accept", oci::OCI_INDEX), ("accept", oci::OCI_MANIFEST)];
 
 /// A Hub that answers 404 where it knows nothing, as the suite's registry, with one of each kind of content.
-async fn stocked() -> (Hub, Vec<kinds::Content>) {
+pub(crate) async fn stocked() -> (Hub, Vec<kinds::Content>) {
     let hub = Hub::start(Options { unknown_is_404: true, ..Options::default() }).await;
     let contents = kinds::push_all(&hub, REPOSITORY);
     (hub, contents)

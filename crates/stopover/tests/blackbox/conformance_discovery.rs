@@ -2,22 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use hubsim::{Hub, Options, kinds};
+use hubsim::kinds;
 use oci::{Algorithm, Digest, OCI_INDEX};
 use serde_json::{Value, json};
 
 use crate::{
+    conformance::{REPOSITORY, stocked},
     rig::assert_error,
     support::{Mirror, MirrorOptions, manifest_path},
 };
-
-const REPOSITORY: &str = "conformance/repo1";
-
-async fn stocked() -> (Hub, Vec<kinds::Content>) {
-    let hub = Hub::start(Options { unknown_is_404: true, ..Options::default() }).await;
-    let contents = kinds::push_all(&hub, REPOSITORY);
-    (hub, contents)
-}
 
 fn tags_of(json: &Value) -> Vec<String> {
     let tags = json["tags"].as_array().expect("there is a list");

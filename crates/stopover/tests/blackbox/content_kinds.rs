@@ -1,12 +1,12 @@
 //! One of each kind of content, as it comes through the mirror: the same bytes and the same type, cold, warm, from the
 //! disk, and after the index was lost, which alone knows the types of manifests that do not say theirs.
 
-use hubsim::{Hub, Options, kinds};
+use hubsim::{Fault, Hub, Kind, Options, Target, Times, kinds};
 use oci::{Algorithm, Digest, MANIFEST_BYTES_MAX, OCI_MANIFEST};
 use serde_json::json;
 
 use crate::{
-    rig::{assert_error, assert_stale, volume},
+    rig::{assert_error, assert_pulls, assert_stale, volume},
     support::{Mirror, MirrorOptions, blob_path, hub_and_mirror, manifest_path, noise, push_blob},
 };
 
@@ -15,22 +15,6 @@ const REPOSITORY: &str = "library/kinds";
 const NEVER_STORED: &str = "schema1";
 /// What only the index and the registry know the type of.
 const TYPE_UNTOLD: &str = "unknown-manifest-type";
-
-async fn pulls(when: &str, mirror: &Mirror, content: &kinds::Content) {
-    let when = format!("{when}: {}", content.name);
-    let by_digest = content.manifests.iter().map(|manifest| (manifest.digest.to_string(), manifest));
-    for (reference, right) in by_digest.chain([(content.tag.clone(), content.top())]) {
-        let reply = mirror.get(&manifest_path(REPOSITORY, &reference)).await;
-        assert_eq!(reply.status, 200, "{when}, {reference}: {}", reply.text());
-        assert!(reply.body == right.bytes, "{when}, {reference}: other bytes");
-        assert_eq!(reply.header("content-type"), right.media_type, "{when}, {reference}");
-        assert_eq!(reply.header("docker-content-digest"), right.digest.to_string(), "{when}, {reference}");
-    }
-    for (digest, bytes) in &content.blobs {
-        let reply = mirror.get(&blob_path(REPOSITORY, digest)).await;
-        assert!(reply.status == 200 && reply.body == *bytes, "{when}, {digest}: {}", reply.status);
-    }
-}
 
 async fn stop(mirror: &mut Mirror) {
     mirror.sigterm();
@@ -45,7 +29,7 @@ async fn each_kind_is_the_same_cold_warm_from_disk_and_without_the_index() {
     for when in ["cold", "warm", "from disk", "index lost"] {
         hub.reset_counters();
         for content in &contents {
-            pulls(when, &mirror, content).await;
+            assert_pulls(when, &mirror, REPOSITORY, content).await;
         }
         let counters = hub.counters();
         let expected = match when {
@@ -71,7 +55,7 @@ async fn each_kind_is_the_same_cold_warm_from_disk_and_without_the_index() {
     hub.stop_listening().await;
     let mirror = mirror.restart().await;
     for content in contents.iter().filter(|one| ![NEVER_STORED, TYPE_UNTOLD].contains(&one.name)) {
-        pulls("index lost, registry down", &mirror, content).await;
+        assert_pulls("index lost, registry down", &mirror, REPOSITORY, content).await;
         let by_tag = mirror.get(&manifest_path(REPOSITORY, &content.tag)).await;
         assert!(by_tag.header("warning").starts_with("299 - "), "{}: {:?}", content.name, by_tag.headers);
     }
@@ -84,18 +68,41 @@ async fn a_type_that_only_the_registry_knows_is_asked_for_and_kept() {
     let contents = kinds::push_all(&hub, REPOSITORY);
     let content = contents.iter().find(|content| content.name == TYPE_UNTOLD).unwrap();
     let mut mirror = Mirror::start(&hub).await;
-    pulls("cold", &mirror, content).await;
+    assert_pulls("cold", &mirror, REPOSITORY, content).await;
     stop(&mut mirror).await;
     volume::remove_index(mirror.root());
     let mut mirror = mirror.restart().await;
     mirror.until_line("the tree was read", |line| line["msg"] == "the index was rebuilt from the tree").await;
     hub.reset_counters();
-    pulls("index lost", &mirror, content).await;
+    assert_pulls("index lost", &mirror, REPOSITORY, content).await;
     assert_eq!((hub.counters().manifest_get, hub.counters().blob_get), (0, 0));
     stop(&mut mirror).await;
     hub.stop_listening().await;
     let mirror = mirror.restart().await;
-    pulls("known again, registry down", &mirror, content).await;
+    assert_pulls("known again, registry down", &mirror, REPOSITORY, content).await;
+}
+
+/// Nor does anybody wait long for a registry that hangs, to learn a type that the shape tells well enough.
+#[tokio::test]
+async fn a_registry_that_hangs_is_not_waited_for_to_learn_a_type() {
+    let hub = Hub::start(Options::default()).await;
+    let contents = kinds::push_all(&hub, REPOSITORY);
+    let content = contents.iter().find(|content| content.name == "helm-chart").unwrap();
+    let mut mirror =
+        Mirror::start_with(&hub, MirrorOptions::default().env("STOPOVER_CACHE__CHECK_DEADLINE", "100ms"))
+            .await;
+    assert_pulls("cold", &mirror, REPOSITORY, content).await;
+    stop(&mut mirror).await;
+    volume::remove_index(mirror.root());
+    hub.fault_on(Fault::Hang, Times::Always, Target::kind(Kind::Manifests));
+    let mirror = mirror.restart().await;
+    assert_pulls("index lost, registry hanging", &mirror, REPOSITORY, content).await;
+    hub.clear_faults();
+    hub.release();
+    hub.reset_counters();
+    assert_pulls("index lost, registry well", &mirror, REPOSITORY, content).await;
+    assert_pulls("and known", &mirror, REPOSITORY, content).await;
+    assert_eq!((hub.counters().manifest_get, hub.counters().blob_get), (0, 0));
 }
 
 /// Docker's first schema: the digest is of what was signed. It is checked so, passed, and never stored, since what
@@ -108,7 +115,7 @@ async fn a_manifest_of_schema_1_is_passed_and_checked_by_what_was_signed() {
     let mirror = Mirror::start(&hub).await;
     let reply = mirror.get(&manifest_path(REPOSITORY, &content.tag)).await;
     assert_eq!(reply.header("cache-status"), "Stopover; fwd=miss; detail=passed");
-    pulls("passed", &mirror, content).await;
+    assert_pulls("passed", &mirror, REPOSITORY, content).await;
     assert!(!mirror.blob_file(&content.top().digest).exists());
     // What was signed is another text now.
     let text = String::from_utf8(content.top().bytes.to_vec()).unwrap().replace("library/old", "library/new");

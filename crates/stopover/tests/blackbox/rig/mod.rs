@@ -9,7 +9,9 @@ pub(crate) mod volume;
 
 use std::time::{Duration, Instant};
 
-use crate::support::{PATIENCE, Reply};
+use hubsim::kinds;
+
+use crate::support::{Mirror, PATIENCE, Reply, blob_path, manifest_path};
 
 /// Asks again and again until there is an answer.
 pub(crate) async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
@@ -45,4 +47,21 @@ pub(crate) fn assert_stale(what: &str, reply: &Reply, digest: &oci::Digest) {
     assert_eq!((reply.status, reply.digest()), (200, *digest), "{what}: {}", reply.text());
     assert!(reply.header("warning").starts_with("299 - \""), "{what}: {:?}", reply.headers);
     assert!(reply.header("cache-status").ends_with("detail=stale"), "{what}: {:?}", reply.headers);
+}
+
+/// Pulls something whole, by digest and by tag, and asserts every byte and type.
+pub(crate) async fn assert_pulls(when: &str, mirror: &Mirror, repository: &str, content: &kinds::Content) {
+    let when = format!("{when}: {}", content.name);
+    let by_digest = content.manifests.iter().map(|manifest| (manifest.digest.to_string(), manifest));
+    for (reference, right) in by_digest.chain([(content.tag.clone(), content.top())]) {
+        let reply = mirror.get(&manifest_path(repository, &reference)).await;
+        assert_eq!(reply.status, 200, "{when}, {reference}: {}", reply.text());
+        assert!(reply.body == right.bytes, "{when}, {reference}: other bytes");
+        assert_eq!(reply.header("content-type"), right.media_type, "{when}, {reference}");
+        assert_eq!(reply.header("docker-content-digest"), right.digest.to_string(), "{when}, {reference}");
+    }
+    for (digest, bytes) in &content.blobs {
+        let reply = mirror.get(&blob_path(repository, digest)).await;
+        assert!(reply.status == 200 && reply.body == *bytes, "{when}, {digest}: {}", reply.status);
+    }
 }
