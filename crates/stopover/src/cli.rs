@@ -142,6 +142,7 @@ fn print(text: &str) {
 /// Returns what is in force, or what is wrong.
 fn check(file: Option<&Path>) -> Result<String, String> {
     let Loaded { config, warnings, file } = load(file)?;
+    crate::server::check(&config).map_err(|error| format!("stopover: {error}"))?;
     let read = file.map_or("no file".to_owned(), |file| file.display().to_string());
     let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     Ok(format!("ok: read {read} and the environment\n{warnings}\n{}", config.effective()))

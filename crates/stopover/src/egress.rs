@@ -180,9 +180,12 @@ impl EgressError {
             return Self { kind: cause.kind(), message: cause.to_string() };
         }
         if let Some(cause) = find::<rustls::Error>(error) {
-            let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
-            let untrusted = *cause == unknown;
-            let kind = if untrusted { EgressErrorKind::Untrusted } else { EgressErrorKind::Tls };
+            // The other is that of an authority which was made anew under its old name.
+            use rustls::CertificateError::{BadSignature, UnknownIssuer};
+            let kind = match cause {
+                rustls::Error::InvalidCertificate(UnknownIssuer | BadSignature) => EgressErrorKind::Untrusted,
+                _ => EgressErrorKind::Tls,
+            };
             return Self { kind, message: format!("TLS with {host}: {cause}") };
         }
         let kind = match find::<hyper::Error>(error) {

@@ -66,9 +66,14 @@ pub enum ServeError {
     /// The file with the users cannot be used.
     #[error("access.htpasswd: {0}")]
     Access(#[from] FileError),
-    /// The upstream's settings make no sense together.
-    #[error("upstream: {0}")]
-    Upstream(#[from] OptionsError),
+    /// A registry's settings make no sense together, or a file that they name cannot be used.
+    #[error("{registry}: {error}")]
+    Upstream {
+        /// The registry.
+        registry: String,
+        /// What is wrong.
+        error: OptionsError,
+    },
     /// Signals cannot be received.
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
@@ -116,15 +121,23 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     Ok(())
 }
 
+/// Says what is wrong with what the configuration names, its files; starts nothing.
+pub fn check(config: &Config) -> Result<(), ServeError> {
+    route_to_upstreams(config, &Metrics::new(), &Clock::default()).map(drop)
+}
+
 /// Returns the way to every registry that is configured or well known.
 fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Route, ServeError> {
     let (ways_out, metrics, clock) = (WaysOut::default(), Arc::clone(metrics), clock.clone());
-    let mirrored = move |upstream: &config::Upstream| -> Result<Mirrored, OptionsError> {
+    let mirrored = move |upstream: &config::Upstream| -> Result<Mirrored, ServeError> {
+        let source = ways_out.to(upstream).map_err(OptionsError::from);
+        let source = source.and_then(|way| Upstream::new(upstream, way, Arc::clone(&metrics), clock.clone()));
+        let registry = upstream.registry.clone();
         Ok(Mirrored {
             registry: Arc::from(upstream.registry.as_str()),
             aliases: upstream.aliases(),
             library: upstream.library(),
-            source: Upstream::new(upstream, ways_out.to(upstream)?, Arc::clone(&metrics), clock.clone())?,
+            source: source.map_err(|error| ServeError::Upstream { registry, error })?,
         })
     };
     let default = mirrored(&config.upstream)?;

@@ -252,19 +252,21 @@ impl Upstream {
             let way = |error| Failure::of_storage(&self.registry, error);
             response = self.send(ask, &next, pass.as_ref(), reach, deadline).await.map_err(way)?;
 
-            let challenge = Some(&response).filter(|response| {
-                elsewhere && pass.is_none() && response.status() == StatusCode::UNAUTHORIZED
-            });
-            if let Some(challenge) = challenge.and_then(|response| challenge_of(response.headers())) {
+            let is_challenge = elsewhere && pass.is_none() && response.status() == StatusCode::UNAUTHORIZED;
+            if is_challenge && let Some(challenge) = challenge_of(response.headers()) {
                 let scope = scope_at(&next, ask.repository);
-                let answer = self.tokens.answer_as_anybody(challenge, scope, from_inside, deadline);
-                if let Some(answer) = answer.await? {
+                // The token may be an old one that the place does not know any more: then a new one is tried.
+                for _ in 0..2 {
+                    let (challenge, scope) = (challenge.clone(), scope.clone());
+                    let answer = self.tokens.answer_as_anybody(challenge, scope, from_inside, deadline);
+                    let Some(answer) = answer.await? else { break };
                     response =
                         self.send(ask, &next, Some(&answer.header), reach, deadline).await.map_err(way)?;
-                    if response.status() == StatusCode::UNAUTHORIZED {
-                        self.tokens.forget(&answer);
+                    if response.status() != StatusCode::UNAUTHORIZED {
+                        pass = Some(answer.header);
+                        break;
                     }
-                    pass = Some(answer.header);
+                    self.tokens.forget(&answer);
                 }
             }
             uri = next;

@@ -1,6 +1,8 @@
 //! Further registries: what their tables give, and what is wrong with them.
 
-use super::{from_file, mistakes};
+use std::path::Path;
+
+use super::{WELL_KNOWN, from_file, mistakes};
 
 #[test]
 fn a_table_for_each_further_registry() {
@@ -99,5 +101,26 @@ fn the_url_of_a_well_known_registry_gives_its_name_and_its_name_gives_the_url() 
     for (text, registry, url) in table {
         let upstream = from_file(&format!("[upstream]\n{text}")).expect("it is right").config.upstream;
         assert_eq!((&*upstream.registry, &*upstream.url), (registry, url), "{text}");
+    }
+}
+
+/// The pages of docs/registries, each with its configurations.
+#[test]
+fn every_configuration_in_the_pages_on_registries_is_right() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/registries");
+    let mut count = 0;
+    for entry in std::fs::read_dir(&folder).expect("the pages are there") {
+        let path = entry.expect("a folder can be read to its end").path();
+        let page = std::fs::read_to_string(&path).expect("a page is text");
+        for block in page.split("```toml\n").skip(1) {
+            let text = block.split("```").next().expect("a block has an end");
+            let loaded = from_file(text).unwrap_or_else(|mistakes| panic!("{}: {mistakes}", path.display()));
+            assert_eq!(loaded.warnings, Vec::<String>::new(), "{}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 15, "{count} blocks were found");
+    for known in &WELL_KNOWN {
+        assert!(folder.join(format!("{}.md", known.registry)).exists(), "{} has a page", known.registry);
     }
 }

@@ -186,3 +186,23 @@ fn data_leads_to_public_places_only_unless_the_registry_is_inside() {
         assert_eq!(reach(&home("r", url, &[]), "https://10.0.0.1/x", false), Some(Reach::Public), "{url}");
     }
 }
+
+#[test]
+fn an_account_of_a_well_known_registry_goes_to_its_own_token_service_alone() {
+    for (registry, realm, other) in [
+        ("docker.io", "https://auth.docker.io/token", "https://ghcr.io/token"),
+        ("nvcr.io", "https://authn.nvidia.com/token", "https://auth.docker.io/token"),
+        ("lscr.io", "https://ghcr.io/token", "https://ghcr.io/v2/"),
+        ("registry.gitlab.com", "https://gitlab.com/jwt/auth", "https://gitlab.com/group/page"),
+    ] {
+        let home = home(registry, &format!("https://{registry}"), &[]);
+        assert!(allowed(&home, realm), "{registry}: {realm}");
+        assert!(!allowed(&home, other), "{registry}: {other}");
+        assert!(!allowed(&home, &realm.replace("https:", "http:")), "{registry}: unencrypted");
+    }
+    for registry in ["ghcr.io", "quay.io", "registry.k8s.io", "us.gcr.io", "registry.example"] {
+        let home = home(registry, &format!("https://{registry}"), &[]);
+        assert!(allowed(&home, &format!("https://{registry}/token")), "{registry}");
+        assert!(!allowed(&home, "https://auth.docker.io/token"), "{registry}");
+    }
+}

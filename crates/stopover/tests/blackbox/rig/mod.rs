@@ -1,10 +1,11 @@
-//! What stands around the product in a test: a trap for credentials, a proxy on the way out, a small disk, a volume of
+//! What stands around the product in a test: a trap for credentials, a proxy on the way out, a front that speaks TLS, a small disk, a volume of
 //! registry:2; and the few checks that many tests make.
 
 pub(crate) mod disk;
 pub(crate) mod honey;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod tls;
 pub(crate) mod volume;
 
 use std::time::{Duration, Instant};
