@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# buildah, with the same registries.conf as podman.
+# buildah, with the same file as podman.
 
 buildah_tests() {
   begin buildah

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# dockerd, with Stopover as its registry mirror, as README says: one line in daemon.json.
+# dockerd, with Stopover as its registry mirror: the daemon.json that `stopover client docker` writes.
 #
 # dockerd keeps manifests for a while after their image is removed. So a pull that must come whole from elsewhere begins
 # with a new daemon that has nothing; only the second pull is a user's "remove it and pull again".
@@ -16,6 +16,9 @@ docker_tests() {
   check the_image_is_the_one_pulled_directly
   check the_image_runs
   check an_official_image_needs_no_library_before_its_name
+  check an_image_of_another_registry_comes_by_its_path
+  check what_is_taken_back_is_gone_after_a_restart
+  check a_reload_is_enough_to_take_the_mirror
   note "docker pull $IMAGE: $(took direct) s from the hub, $(took first) s through Stopover, $(took second) s again"
   check a_new_daemon_starts
   check a_new_daemon_gets_it_without_a_get
@@ -40,10 +43,12 @@ a_new_daemon_starts() {
   [[ ! -e $work/dockerd.pid ]] || stop dockerd
   rm -rf --one-file-system "$work/docker"
   mkdir -p "$work/docker"
-  cat >"$work/docker/daemon.json" <<JSON
-{"registry-mirrors": ["http://$stopover_address"]}
-JSON
-  start dockerd dockerd --config-file "$work/docker/daemon.json" \
+  settings docker
+  start_dockerd
+}
+
+start_dockerd() {
+  start dockerd dockerd --config-file "$work/docker.root/etc/docker/daemon.json" \
     --data-root "$work/docker/data" --exec-root "$work/docker/exec" --pidfile "$work/docker/pid" \
     --host "unix://$work/docker.sock" --iptables=false --bridge=none --exec-opt native.cgroupdriver=cgroupfs
   await dockerd d info
@@ -96,6 +101,34 @@ an_official_image_needs_no_library_before_its_name() {
   d pull "${SMALL#library/}-docker"
   hub_saw_at_most_one_pull 2
   equal "its output" "$SMALL-docker:latest" "$(d run --rm --network none "${SMALL#library/}-docker")"
+}
+
+an_image_of_another_registry_comes_by_its_path() {
+  hub_reset
+  d pull "$stopover_address/$REGISTRY/$SECOND"
+  hub_saw_at_most_one_pull 2
+  equal "its output" "$SECOND:latest" "$(d run --rm --network none "$stopover_address/$REGISTRY/$SECOND")"
+}
+
+# What was taken back is gone at the next start: a reload keeps a list that the file no longer names.
+what_is_taken_back_is_gone_after_a_restart() {
+  "$STOPOVER_BIN" client docker --root "$work/docker.root" --undo
+  mkdir -p "$work/docker.root/etc/docker"
+  echo '{"debug": false}' >"$work/docker.root/etc/docker/daemon.json"
+  stop dockerd
+  start_dockerd
+  mirrors_are "[]"
+}
+
+a_reload_is_enough_to_take_the_mirror() {
+  settings docker
+  kill -HUP "$(<"$work/dockerd.pid")"
+  await dockerd mirrors_are "[\"http://$stopover_address/\"]"
+}
+
+# mirrors_are LIST: what dockerd says of its mirrors, as JSON.
+mirrors_are() {
+  [[ $(d info --format '{{json .RegistryConfig.Mirrors}}') == "$1" ]]
 }
 
 the_hub_stops() {

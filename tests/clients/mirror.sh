@@ -14,16 +14,25 @@ the_hub_and_the_mirror_start() {
   start hubsim "$HUBSIM_BIN" serve --addr "$hub_address" --cdn-addr 127.0.0.1:0 --rate "$LINE_RATE" --latency "$LINE_LATENCY" \
     --image "$IMAGE:latest=many-layers" --image "$SMALL-docker:latest=docker-list" \
     --image "$SMALL-containerd:latest=oci-index" --image "$SMALL-podman:latest=oci" \
-    --image "$SMALL-skopeo:latest=docker" --image "$SMALL-buildah:latest=oci-index"
-  await hubsim read_manifest "docker://$hub_address/$SMALL-buildah:latest" # the last of them
+    --image "$SMALL-skopeo:latest=docker" --image "$SMALL-buildah:latest=oci-index" --image "$SECOND:latest=docker-list"
+  await hubsim read_manifest "docker://$hub_address/$SECOND:latest" # the last of them
   stopover_start
 }
 
-# stopover_start [VARIABLE=VALUE]...: as a user of registry:2 would, whose environment it takes over.
+# stopover_start [VARIABLE=VALUE]...: as a user of registry:2 would, whose environment it takes over. The hub is a second
+# registry as well, by another name.
 stopover_start() {
-  start stopover env "$@" REGISTRY_PROXY_REMOTEURL="http://$hub_address" REGISTRY_HTTP_ADDR="$stopover_address" \
+  printf '[upstreams."%s"]\nurl = "http://%s"\n' "$REGISTRY" "$hub_address" >"$work/stopover.toml"
+  start stopover env "$@" STOPOVER_CONFIG="$work/stopover.toml" REGISTRY_PROXY_REMOTEURL="http://$hub_address" REGISTRY_HTTP_ADDR="$stopover_address" \
     REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY="$work/registry" STOPOVER_ADMIN__ADDR=127.0.0.1:0 "$STOPOVER_BIN" serve
   await stopover curl -fsS "http://$stopover_address/v2/"
+}
+
+# settings CLIENT [ARGUMENT]...: writes what `stopover client` tells a user to write, into a root of the client's own.
+settings() {
+  mkdir -p "$work/$1.root"
+  "$STOPOVER_BIN" client "$1" --mirror "http://$stopover_address" --registry docker.io,$REGISTRY \
+    --config "$work/stopover.toml" --root "$work/$1.root" "${@:2}" --write
 }
 
 # What a right pull must give, read from the hub itself, manifest by manifest, into files that right() reads.

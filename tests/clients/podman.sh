@@ -1,11 +1,12 @@
 # shellcheck shell=bash
-# podman, with the mirror in registries.conf as README says.
+# podman, with the registries.conf that `stopover client podman` writes.
 
 podman_tests() {
   begin podman
   check podman_pulls_what_the_mirror_has
   check podman_runs_the_image
   check podman_pulls_a_new_image_at_the_cost_of_one_pull
+  check podman_pulls_from_another_registry_through_the_mirror
 }
 
 podman_pulls_what_the_mirror_has() {
@@ -30,21 +31,19 @@ podman_pulls_a_new_image_at_the_cost_of_one_pull() {
   hub_saw_at_most_one_pull 1
 }
 
+podman_pulls_from_another_registry_through_the_mirror() {
+  hub_reset
+  p pull "$REGISTRY/$SECOND"
+  hub_saw_at_most_one_pull 2
+}
+
 p() {
   CONTAINERS_REGISTRIES_CONF=$(registries_conf) podman --root "$work/podman/root" --runroot "$work/podman/run" \
     --tmpdir "$work/podman/tmp" --storage-driver overlay --cgroup-manager cgroupfs --events-backend none "$@"
 }
 
-# Writes the registries.conf that podman, skopeo and buildah share; prints where it is.
+# Writes the file that podman, skopeo and buildah share, as `stopover client podman` does; prints where it is.
 registries_conf() {
-  cat >"$work/registries.conf" <<TOML
-unqualified-search-registries = ["docker.io"]
-[[registry]]
-prefix = "docker.io"
-location = "docker.io"
-[[registry.mirror]]
-location = "$stopover_address"
-insecure = true
-TOML
-  echo "$work/registries.conf"
+  settings podman >/dev/null
+  echo "$work/podman.root/etc/containers/registries.conf.d/50-stopover.conf"
 }

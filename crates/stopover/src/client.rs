@@ -296,6 +296,25 @@ impl Client {
         })
     }
 
+    /// Returns what to run once its settings have been taken back.
+    fn after_undo(self) -> &'static str {
+        match self {
+            // dockerd's reload leaves alone what daemon.json does not name (daemon/reload.go).
+            Self::Docker => {
+                "systemctl restart docker    # a reload keeps a list that daemon.json no longer names"
+            }
+            Self::Containerd => {
+                "systemctl restart containerd    # only if config.toml is among the files above"
+            }
+            Self::Podman => "nothing: the files are read at each pull",
+            Self::Crio => "systemctl reload crio",
+            Self::Buildkit => "systemctl restart buildkit    # or make docker buildx's builder anew",
+            Self::K3s => "systemctl restart k3s    # or k3s-agent, rke2-server, rke2-agent",
+            Self::Kaniko => "nothing: kaniko has no file",
+            Self::DockerDesktop => "restart Docker Desktop",
+        }
+    }
+
     /// Returns the units that start the client's daemon, and the daemon.json with its proxies.
     fn started_by(self, machine: &Machine) -> (&'static [&'static str], Option<String>) {
         match self {
@@ -383,7 +402,7 @@ fn take_back(machine: &Machine, client: Client, print: &dyn Fn(&str)) -> Result<
         record.write(machine, &home)?;
     }
     if failures.is_empty() {
-        print(&format!("\ntaken back; {} has to read its settings anew, as after --write\n", client.name()));
+        print(&format!("\ntaken back\n\n=== next ===\n{}\n", client.after_undo()));
         Ok(())
     } else {
         Err(failures.join("\n"))
