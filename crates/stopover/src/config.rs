@@ -115,6 +115,7 @@ pub fn read(
     if written.mistakes.is_empty() {
         let settings = std::mem::take(&mut written.settings);
         check_upstream(&mut config.upstream, &settings, &mut written);
+        warn_of_library(&config.upstream, &settings, &mut written);
         check_access(&config, &mut written);
         for other in std::mem::take(&mut written.others) {
             add_upstream(&mut config, &other, &mut written);
@@ -168,10 +169,33 @@ fn named_by(settings: &[Setting]) -> Upstream {
         let last = settings.iter().rfind(|one| one.key.section == "upstream" && one.key.name == name);
         last.and_then(|setting| setting.value.text())
     };
-    let at = |url: String| WellKnown::at(url.split_once("://")?.1).map(|known| known.registry.to_owned());
+    let at = |url: String| WellKnown::name_at(url.split_once("://")?.1).map(str::to_owned);
     let named = text("registry").and_then(units::host);
     let named = named.or_else(|| text("url").and_then(units::url).and_then(at));
     named.map_or_else(Upstream::default, |registry| Upstream::named(&registry))
+}
+
+/// Says that a registry of which only the URL is known is taken for Docker Hub at another place. registry:2 leaves the names
+/// of clients alone.
+fn warn_of_library(upstream: &Upstream, settings: &[Setting], written: &mut Written) {
+    let is_named = place_of(settings, "upstream", "registry").is_some();
+    let is_near = upstream.url.split_once("://").is_none_or(|(_, rest)| is_this_machine(rest));
+    if let Some(place) = place_of(settings, "upstream", "url")
+        && !is_named
+        && !is_near
+        && upstream.registry == "docker.io"
+        && upstream.url != Upstream::default().url
+    {
+        written.warnings.push(format!(
+            "{place}: {} is taken for Docker Hub at another place, where names without a slash mean library/<name>; if it is \
+             another registry, set upstream.registry to its name",
+            upstream.url
+        ));
+    }
+}
+
+fn is_this_machine(authority: &str) -> bool {
+    ["127.0.0.1", "localhost", "[::1]"].iter().any(|near| authority.starts_with(near))
 }
 
 /// Checks what no key can tell alone: that an account and a certificate are whole, and that the password does not travel
@@ -224,7 +248,7 @@ fn check_upstream(upstream: &mut Upstream, settings: &[Setting], written: &mut W
         let what = "upstream.credential_lifetime: expected upstream.credential_helper to be set too";
         written.mistakes.push(Mistake::new(place, what));
     }
-    let far = |rest: &str| !["127.0.0.1", "localhost", "[::1]"].iter().any(|near| rest.starts_with(near));
+    let far = |rest: &str| !is_this_machine(rest);
     if (upstream.password.is_some() || upstream.credential_helper.is_some())
         && upstream.url.strip_prefix("http://").is_some_and(far)
         && let Some(place) = place_of(settings, "upstream", "url")

@@ -238,8 +238,13 @@ fn what_is_not_ours_warns_and_goes_on() {
 #[test]
 fn a_password_over_plain_http_warns_unless_it_stays_on_the_machine() {
     let with = |url| {
-        let account = [("STOPOVER_UPSTREAM__USERNAME", "ann"), ("STOPOVER_UPSTREAM__PASSWORD", "s3cret")];
-        from_environment(&[account[0], account[1], ("STOPOVER_UPSTREAM__URL", url)]).unwrap().warnings
+        let variables = [
+            ("STOPOVER_UPSTREAM__REGISTRY", "docker.io"),
+            ("STOPOVER_UPSTREAM__USERNAME", "ann"),
+            ("STOPOVER_UPSTREAM__PASSWORD", "s3cret"),
+            ("STOPOVER_UPSTREAM__URL", url),
+        ];
+        from_environment(&variables).unwrap().warnings
     };
     let warning = "STOPOVER_UPSTREAM__URL: the account's password goes to http://hub.example unencrypted";
     assert_eq!(with("http://hub.example"), [warning]);

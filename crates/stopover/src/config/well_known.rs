@@ -103,9 +103,12 @@ impl WellKnown {
         Self::find(registry).or_else(|| Self::find_regional(registry))
     }
 
-    /// Returns the well-known registry that is reached at this host.
-    pub fn at(host: &str) -> Option<&'static Self> {
-        WELL_KNOWN.iter().find(|known| known.host.unwrap_or(known.registry) == host)
+    /// Returns the name of the well-known registry that is reached at this host.
+    pub fn name_at(host: &str) -> Option<&str> {
+        let is_there =
+            |known: &&Self| known.host.unwrap_or(known.registry) == host || known.aliases.contains(&host);
+        let named = WELL_KNOWN.iter().find(is_there).map(|known| known.registry);
+        named.or_else(|| Self::is_regional(host).then_some(host))
     }
 
     fn find_regional(registry: &str) -> Option<&'static Self> {

@@ -92,6 +92,8 @@ fn the_url_of_a_well_known_registry_gives_its_name_and_its_name_gives_the_url() 
         ("", "docker.io", "https://registry-1.docker.io"),
         ("url = \"https://registry-1.docker.io/\"", "docker.io", "https://registry-1.docker.io"),
         ("url = \"https://ghcr.io\"", "ghcr.io", "https://ghcr.io"),
+        ("url = \"https://index.docker.io\"", "docker.io", "https://index.docker.io"),
+        ("url = \"https://us-docker.pkg.dev\"", "us-docker.pkg.dev", "https://us-docker.pkg.dev"),
         ("registry = \"ghcr.io\"", "ghcr.io", "https://ghcr.io"),
         ("registry = \"a.example\"", "a.example", "https://a.example"),
         ("url = \"https://a.example/hub\"", "docker.io", "https://a.example/hub"),
@@ -101,6 +103,23 @@ fn the_url_of_a_well_known_registry_gives_its_name_and_its_name_gives_the_url() 
     for (text, registry, url) in table {
         let upstream = from_file(&format!("[upstream]\n{text}")).expect("it is right").config.upstream;
         assert_eq!((&*upstream.registry, &*upstream.url), (registry, url), "{text}");
+    }
+}
+
+/// registry:2 leaves the names of clients alone; here a registry without a name is Docker Hub's stand-in.
+#[test]
+fn a_registry_of_which_only_the_url_is_known_is_warned_of() {
+    for (text, warned) in [
+        ("url = \"https://hub.example\"", true),
+        ("url = \"https://hub.example\"\nregistry = \"docker.io\"", false),
+        ("url = \"https://hub.example\"\nregistry = \"hub.example\"", false),
+        ("url = \"http://127.0.0.1:7000\"", false),
+        ("url = \"https://registry-1.docker.io\"", false),
+        ("url = \"https://ghcr.io\"", false),
+    ] {
+        let warnings = from_file(&format!("[upstream]\n{text}")).expect("it is right").warnings;
+        let found = warnings.iter().any(|warning| warning.contains("set upstream.registry"));
+        assert_eq!(found, warned, "{text}: {warnings:?}");
     }
 }
 
