@@ -4,6 +4,7 @@
 //! the process ends. Exit codes: 0 is right, 1 is a wrong configuration or a server that failed, 2 a wrong command line.
 
 use std::{
+    ffi::{OsStr, OsString},
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     client,
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, RunAs},
     log,
     metrics::Metrics,
     tls,
@@ -27,6 +28,9 @@ const BLOCKING_THREADS_MAX: usize = 24;
 const STACK_BYTES: usize = 1 << 20;
 /// How long tasks that the server left behind may take to end.
 const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// Names that registry:2 is started under, or its image's script.
+const REGISTRYS_NAMES: [&str; 3] = ["registry", "docker-registry", "entrypoint.sh"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -42,7 +46,10 @@ Examples:
   STOPOVER_CACHE__TAG_TTL=5m STOPOVER_HTTP__ADDR=127.0.0.1:5000 stopover serve
       Any key of the configuration, set in the environment.
 
-  stopover check --config /etc/stopover/stopover.toml
+  stopover serve /etc/docker/registry/config.yml
+      In the place of registry:2 or registry:3, with their configuration.
+
+  stopover check /etc/stopover/stopover.toml
       Says what is wrong with a configuration, or what is in force.
 
   stopover client containerd --mirror http://mirror.example:5000
@@ -50,8 +57,9 @@ Examples:
 
 Configuration, later over earlier:
   the defaults
-  a file: --config FILE, else STOPOVER_CONFIG, else ./stopover.toml, else /etc/stopover/stopover.toml
-  registry:2's REGISTRY_PROXY_*, REGISTRY_HTTP_ADDR, REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY, REGISTRY_LOG_*
+  a file: `serve FILE`, else STOPOVER_CONFIG, else REGISTRY_CONFIGURATION_PATH, else ./stopover.toml, else
+    /etc/stopover/stopover.toml, else a cache's /etc/docker/registry/config.yml or /etc/distribution/config.yml
+  registry:2's REGISTRY_* variables
   STOPOVER_<SECTION>__<KEY>
 
 `stopover check --reference` prints every key with its default.";
@@ -79,7 +87,7 @@ enum Command {
         #[command(flatten)]
         file: FileArgument,
         /// Print the reference of all keys, docs/configuration.md, instead
-        #[arg(long, conflicts_with = "config")]
+        #[arg(long, conflicts_with_all = ["config", "file"])]
         reference: bool,
     },
     /// Make a certificate for the pull port, signed by an authority of your own that is made with it
@@ -101,24 +109,65 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct FileArgument {
-    /// The configuration file, instead of the one in the usual places
-    #[arg(long, value_name = "FILE")]
+    /// The configuration file, TOML or a registry's config.yml, instead of the one in the usual places
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same by name
+    #[arg(long, value_name = "FILE", conflicts_with = "file")]
     config: Option<PathBuf>,
+}
+
+impl FileArgument {
+    fn path(&self) -> Option<&Path> {
+        self.config.as_deref().or(self.file.as_deref())
+    }
+}
+
+/// Returns the arguments as [`Arguments`] takes them, and the name that the program was started under.
+///
+/// registry:2's image has a script in front of it, which this stands for: a `config.yml` alone is served, and `registry`
+/// may be said again.
+fn understood(given: impl IntoIterator<Item = OsString>) -> (Vec<OsString>, RunAs) {
+    let is_named = |argument: &OsString, names: &[&str]| {
+        let name = Path::new(argument).file_name().and_then(OsStr::to_str);
+        name.is_some_and(|name| names.contains(&name))
+    };
+    let mut given: Vec<OsString> = given.into_iter().collect();
+    let mut run_as = RunAs::Stopover;
+    if given.first().is_some_and(|program| is_named(program, &REGISTRYS_NAMES)) {
+        run_as = RunAs::Registry;
+    }
+    if given.get(1).is_some_and(|word| is_named(word, &REGISTRYS_NAMES)) {
+        run_as = RunAs::Registry;
+        given.remove(1);
+    }
+    let first = given.get(1).map(|first| first.to_string_lossy().into_owned()).unwrap_or_default();
+    if first.ends_with(".yml") || first.ends_with(".yaml") {
+        given.insert(1, "serve".into());
+    } else if first == "-v" {
+        given[1] = "--version".into();
+    }
+    (given, run_as)
 }
 
 /// Does what the command line says and returns the exit code.
 pub fn run() -> ExitCode {
-    let done = match Arguments::parse().command {
-        Command::Serve { file } => serve(file.config.as_deref()),
+    let (arguments, run_as) = understood(std::env::args_os());
+    if run_as == RunAs::Registry && arguments.get(1).is_some_and(|word| word == "--version") {
+        print(concat!("registry stopover ", env!("CARGO_PKG_VERSION"), "\n"));
+        return ExitCode::SUCCESS;
+    }
+    let done = match Arguments::parse_from(arguments).command {
+        Command::Serve { file } => serve(file.path(), run_as),
         Command::Check { reference: true, .. } => {
             print(&config::reference());
             Ok(ExitCode::SUCCESS)
         }
         Command::Client(arguments) => {
-            let config = load(arguments.config()).map(|loaded| loaded.config);
+            let config = load(arguments.config(), run_as).map(|loaded| loaded.config);
             client::run(&arguments, config, &print).map(|()| ExitCode::SUCCESS)
         }
-        Command::Check { file, .. } => check(file.config.as_deref()).map(|text| {
+        Command::Check { file, .. } => check(file.path(), run_as).map(|text| {
             print(&text);
             ExitCode::SUCCESS
         }),
@@ -140,8 +189,8 @@ fn print(text: &str) {
 }
 
 /// Returns what is in force, or what is wrong.
-fn check(file: Option<&Path>) -> Result<String, String> {
-    let Loaded { config, warnings, file } = load(file)?;
+fn check(file: Option<&Path>, run_as: RunAs) -> Result<String, String> {
+    let Loaded { config, warnings, file } = load(file, run_as)?;
     crate::server::check(&config).map_err(|error| format!("stopover: {error}"))?;
     let read = file.map_or("no file".to_owned(), |file| file.display().to_string());
     let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
@@ -177,8 +226,8 @@ fn dev_certificate(folder: &Path, hosts: &[String]) -> Result<String, String> {
     ))
 }
 
-fn load(file: Option<&Path>) -> Result<Loaded, String> {
-    config::load(file).map_err(|mistakes| {
+fn load(file: Option<&Path>, run_as: RunAs) -> Result<Loaded, String> {
+    config::load(file, run_as).map_err(|mistakes| {
         let count = mistakes.0.len();
         format!(
             "{mistakes}\nstopover: {count} mistake{} in the configuration",
@@ -188,8 +237,8 @@ fn load(file: Option<&Path>) -> Result<Loaded, String> {
 }
 
 /// Serves until the end. Fails where it could not begin; what fails later stands in the log.
-fn serve(file: Option<&Path>) -> Result<ExitCode, String> {
-    let Loaded { config, warnings, file } = load(file)?;
+fn serve(file: Option<&Path>, run_as: RunAs) -> Result<ExitCode, String> {
+    let Loaded { config, warnings, file } = load(file, run_as)?;
     let metrics = Metrics::new();
     let log = log::init(&config.log, &metrics).map_err(|error| format!("stopover: no log: {error}"))?;
     let file = file.map_or("none".to_owned(), |file| file.display().to_string());
@@ -252,8 +301,33 @@ mod tests {
             matches!(named, Ok(Command::Check { file, reference: false }) if is(file.config.clone(), Some("a.toml")))
         );
         assert!(matches!(parse("stopover check --reference"), Ok(Command::Check { reference: true, .. })));
-        for wrong in ["stopover", "stopover run", "stopover serve a.toml", "stopover check --config"] {
+        for wrong in
+            ["stopover", "stopover run", "stopover serve a.toml --config b.toml", "stopover check --config"]
+        {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_registrys_words_are_understood() {
+        for (given, want, run_as) in [
+            ("stopover serve", "stopover serve", RunAs::Stopover),
+            ("/bin/registry serve /c.yml", "/bin/registry serve /c.yml", RunAs::Registry),
+            (
+                "registry /etc/docker/registry/config.yml",
+                "registry serve /etc/docker/registry/config.yml",
+                RunAs::Registry,
+            ),
+            ("/entrypoint.sh /c.yaml", "/entrypoint.sh serve /c.yaml", RunAs::Registry),
+            ("registry registry serve c.yml", "registry serve c.yml", RunAs::Registry),
+            ("stopover registry serve c.yml", "stopover serve c.yml", RunAs::Registry),
+            ("stopover c.yml", "stopover serve c.yml", RunAs::Stopover),
+            ("registry -v", "registry --version", RunAs::Registry),
+            ("registry", "registry", RunAs::Registry),
+        ] {
+            let (words, found) = understood(given.split(' ').map(OsString::from));
+            let words: Vec<String> = words.iter().map(|word| word.to_str().unwrap().to_owned()).collect();
+            assert_eq!((words.join(" ").as_str(), found), (want, run_as), "{given}");
         }
     }
 
@@ -270,12 +344,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stopover.toml");
         std::fs::write(&path, "[cache]\ntag_ttl = \"5m\"\n").unwrap();
-        let text = check(Some(&path)).unwrap();
+        let text = check(Some(&path), RunAs::Stopover).unwrap();
         assert!(text.starts_with(&format!("ok: read {} and the environment", path.display())), "{text}");
         assert!(text.contains("[cache]\ntag_ttl = \"5m\"\n"), "{text}");
 
         std::fs::write(&path, "[cache]\ntag_tll = \"5m\"\nabsent_ttl = 1\n").unwrap();
-        let text = check(Some(&path)).unwrap_err();
+        let text = check(Some(&path), RunAs::Stopover).unwrap_err();
         let name = path.display();
         let want = format!(
             "{name}:2:1: unknown key cache.tag_tll; did you mean cache.tag_ttl?\n\

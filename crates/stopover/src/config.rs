@@ -6,7 +6,9 @@
 mod field;
 mod keys;
 mod mistake;
+mod pairs;
 mod reference;
+mod registry;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -28,10 +30,13 @@ pub use well_known::{Pace, WELL_KNOWN, WellKnown};
 
 use field::Value;
 use mistake::Place;
-use written::{FILE_VARIABLE, Other, Setting, Written, place_of};
+use registry::REGISTRYS;
+use written::{FILE_VARIABLE, OURS, Other, Setting, Written, place_of};
 
-/// Where the file is looked for when nobody names it.
+/// Where our own file is looked for when nobody names one.
 const USUAL_FILES: [&str; 2] = ["stopover.toml", "/etc/stopover/stopover.toml"];
+/// Where the images of registry:2 and registry:3 have theirs.
+const REGISTRYS_USUAL_FILES: [&str; 2] = ["/etc/docker/registry/config.yml", "/etc/distribution/config.yml"];
 /// The most that is read of a file.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
@@ -46,14 +51,23 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
 }
 
+/// Whose name the program was started under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunAs {
+    /// Its own.
+    Stopover,
+    /// `registry`: a `config.yml` in the usual place is meant for it.
+    Registry,
+}
+
 /// Reads the file and the environment of this process. `file` is what the command line names; a file that is named must
 /// be there, the usual ones need not.
-pub fn load(file: Option<&Path>) -> Result<Loaded, Mistakes> {
+pub fn load(file: Option<&Path>, run_as: RunAs) -> Result<Loaded, Mistakes> {
     let mut mistakes = Vec::new();
     let mut variables = Vec::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
-        if !name.starts_with("REGISTRY_") && !name.starts_with("STOPOVER_") {
+        if !name.starts_with(REGISTRYS) && !name.starts_with(OURS) {
             continue;
         }
         match value.into_string() {
@@ -61,11 +75,7 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, Mistakes> {
             Err(_) => mistakes.push(Mistake::new(Place::Variable(name), "expected UTF-8")),
         }
     }
-    let named = file.map(Path::to_owned).or_else(|| {
-        std::env::var_os(FILE_VARIABLE).filter(|name: &OsString| !name.is_empty()).map(PathBuf::from)
-    });
-    let usual = || USUAL_FILES.map(PathBuf::from).into_iter().find(|path| path.exists());
-    let path = named.or_else(usual);
+    let (path, passed_over) = choose_file(file, run_as);
     let content = path.as_ref().and_then(|path| {
         let name = path.display().to_string();
         match read_file(path) {
@@ -78,13 +88,41 @@ pub fn load(file: Option<&Path>) -> Result<Loaded, Mistakes> {
     });
     let read = read(content.as_ref().map(|(name, text)| (name.as_str(), text.as_str())), variables);
     match read {
-        Ok(loaded) if mistakes.is_empty() => Ok(Loaded { file: path, ..loaded }),
+        Ok(mut loaded) if mistakes.is_empty() => {
+            loaded.warnings.splice(0..0, passed_over);
+            Ok(Loaded { file: path, ..loaded })
+        }
         Ok(_) => Err(Mistakes(mistakes)),
         Err(Mistakes(more)) => {
             mistakes.extend(more);
             Err(Mistakes(mistakes))
         }
     }
+}
+
+/// Returns the one file that is read, and a warning for each other that somebody may have meant.
+fn choose_file(named: Option<&Path>, run_as: RunAs) -> (Option<PathBuf>, Vec<String>) {
+    let by_variable = |name: &str| {
+        std::env::var_os(name).filter(|value: &OsString| !value.is_empty()).map(|value| (value.into(), true))
+    };
+    let usual = USUAL_FILES.iter().filter(|path| Path::new(path).exists());
+    // Under our own name, a registry's file is not ours because it is there: that registry may still run.
+    let is_meant = |path: &&&str| match run_as {
+        RunAs::Registry => Path::new(path).exists(),
+        RunAs::Stopover => read_file(Path::new(path)).is_ok_and(|text| registry::is_proxy(&text)),
+    };
+    let registrys = REGISTRYS_USUAL_FILES.iter().filter(is_meant);
+    let mut all = (named.map(|path| (path.to_owned(), true)).into_iter())
+        .chain(by_variable(FILE_VARIABLE))
+        .chain(by_variable(registry::FILE_VARIABLE))
+        .chain(usual.chain(registrys).map(|path| (PathBuf::from(path), false)));
+    let Some((path, was_named)) = all.next() else { return (None, Vec::new()) };
+    let others = all.filter(|(other, other_named)| *other != path && (*other_named || !was_named));
+    let warn = |(other, _): (PathBuf, bool)| {
+        format!("{}: not read, since {} is; expected one file", other.display(), path.display())
+    };
+    let warnings = others.map(warn).collect();
+    (Some(path), warnings)
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
@@ -101,15 +139,24 @@ pub fn read(
     file: Option<(&str, &str)>,
     variables: impl IntoIterator<Item = (String, String)>,
 ) -> Result<Loaded, Mistakes> {
+    let mut variables: Vec<_> = variables.into_iter().collect();
+    variables.sort();
+    let of = |prefix: &'static str| {
+        let each = variables.iter().filter(move |(name, _)| name.starts_with(prefix));
+        each.map(|(name, text)| (name.as_str(), text.as_str()))
+    };
     let mut written = Written::default();
-    if let Some((name, text)) = file {
+    let (registrys, ours): (Vec<_>, Vec<_>) =
+        file.into_iter().partition(|(name, text)| registry::is_registrys(name, text));
+    for (name, text) in ours {
         written.read_file(name, text);
     }
-    written.read_environment(variables);
+    written.add(registry::read(registrys.first().copied(), of(REGISTRYS)));
+    written.read_environment(of(OURS));
     let mut config = Config { upstream: named_by(&written.settings), ..Config::default() };
     for setting in &written.settings {
         if let Err(found) = setting.key.field.set(&mut config, &setting.value) {
-            written.mistakes.push(Mistake::value(setting.place.clone(), setting.key, &found));
+            written.mistakes.push(Mistake::value(setting, &found));
         }
     }
     if written.mistakes.is_empty() {
@@ -133,13 +180,14 @@ pub fn read(
 fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
     let name = keys::find("upstream", "registry").expect("every upstream has a name");
     let mut scratch = Config { upstream: Upstream::named(&other.registry), ..Config::default() };
-    let registry = Value::Text(other.registry.clone());
-    if let Err(found) = name.field.set(&mut scratch, &registry) {
-        written.mistakes.push(Mistake::value(other.place.clone(), name, &found));
+    let value = Value::Text(other.registry.clone());
+    let registry = Setting { key: name, called: None, value, place: other.place.clone() };
+    if let Err(found) = name.field.set(&mut scratch, &registry.value) {
+        written.mistakes.push(Mistake::value(&registry, &found));
     }
     for setting in &other.settings {
         if let Err(found) = setting.key.field.set(&mut scratch, &setting.value) {
-            written.mistakes.push(Mistake::value(setting.place.clone(), setting.key, &found));
+            written.mistakes.push(Mistake::value(setting, &found));
         }
     }
     let mut known = std::iter::once(&config.upstream).chain(&config.upstreams);
@@ -154,12 +202,15 @@ fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
 
 /// Checks that whoever says that there is a password, or that there is none, gets just that.
 fn check_access(config: &Config, written: &mut Written) {
-    let what = match (written.auth.as_deref(), &config.access.htpasswd) {
-        (Some("htpasswd"), None) => "htpasswd wants REGISTRY_AUTH_HTPASSWD_PATH, the file with the users",
-        (Some("none"), Some(_)) => "none stands against access.htpasswd, which is set; expected one of them",
+    let Some((kind, place)) = written.auth.take() else { return };
+    let what = match (kind.as_str(), &config.access.htpasswd) {
+        ("htpasswd", None) => {
+            "auth.htpasswd: path is not set; expected the file with the users, as REGISTRY_AUTH_HTPASSWD_PATH for instance"
+        }
+        ("none", Some(_)) => "auth.none: stands against access.htpasswd, which is set; expected one of them",
         _ => return,
     };
-    written.mistakes.push(Mistake::new(Place::Variable("REGISTRY_AUTH".to_owned()), what));
+    written.mistakes.push(Mistake::new(place, what));
 }
 
 /// Returns the default registry as it is where nothing else is set of it: the one that is named or, where only its URL

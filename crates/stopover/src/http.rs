@@ -5,6 +5,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use ::http::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
 use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
@@ -45,7 +46,7 @@ const STREAMS_MAX: u32 = 128;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How the pull port behaves.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Limits {
     /// Connections at a time; more wait in the system's queue.
     pub connections_max: usize,
@@ -55,6 +56,10 @@ pub struct Limits {
     pub stall_timeout: Duration,
     /// Whether files are sent by sendfile.
     pub sendfile: bool,
+    /// Whether HTTP/2 is spoken.
+    pub http2: bool,
+    /// What every answer says besides.
+    pub headers: Arc<[(HeaderName, HeaderValue)]>,
 }
 
 /// Serves pulls.
@@ -81,9 +86,9 @@ impl Server {
         Self {
             pulls: Arc::new(Pulls::new(access, route, cache, Arc::clone(&accounts))),
             accounts,
+            slots: Arc::new(Semaphore::new(limits.connections_max)),
             limits,
             metrics,
-            slots: Arc::new(Semaphore::new(limits.connections_max)),
             graceful: GracefulShutdown::new(),
         }
     }
@@ -117,9 +122,14 @@ impl Server {
         let shared = Arc::new(Shared::default());
         let caller = Caller { address, connection: Arc::clone(&shared), sendfile: self.limits.sendfile };
         let pulls = Arc::clone(&self.pulls);
+        let headers = Arc::clone(&self.limits.headers);
         let service = service_fn(move |request| {
-            let (pulls, caller) = (Arc::clone(&pulls), caller.clone());
-            async move { Ok::<_, std::convert::Infallible>(pulls.answer(&request, &caller).await) }
+            let (pulls, caller, headers) = (Arc::clone(&pulls), caller.clone(), Arc::clone(&headers));
+            async move {
+                let mut response = pulls.answer(&request, &caller).await;
+                respond::add(response.headers_mut(), &headers);
+                Ok::<_, std::convert::Infallible>(response)
+            }
         });
         let refused = Refused { accounts: Arc::clone(&self.accounts), address };
         let connection = Connection::new(tcp, shared, refused, self.limits.stall_timeout);
@@ -148,7 +158,7 @@ impl Server {
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        builder
+        if self.limits.http2 { builder } else { builder.http1_only() }
     }
 }
 

@@ -1,9 +1,11 @@
-//! The log: lines of text or JSON on standard error, from `tracing` and from each request.
+//! The log: lines of text or JSON on standard error, from `tracing` and from each request, and where that is wanted a line
+//! of each request in Apache's format on standard output.
 //!
 //! It promises that writing never waits for whoever reads the log, that a line is one line whatever stands in it, and
 //! that what was logged is written when the [`LogHandle`] goes. It knows nothing of requests beyond [`AccessLine`].
 
 mod access;
+mod combined;
 mod line;
 mod sink;
 mod time;
@@ -24,13 +26,13 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt},
 };
 
-pub use access::{AccessLine, AccessLog};
+pub use access::{AccessLine, AccessLog, Requested};
 
 use crate::{
     config::{self, Format},
     metrics::Metrics,
 };
-use line::Line;
+use line::{Form, Line};
 use sink::Sink;
 
 /// How long leaving waits for the last lines where nobody reads the log.
@@ -71,11 +73,16 @@ pub fn init(config: &config::Log, metrics: &Metrics) -> io::Result<LogHandle> {
         config::Level::Info => LevelFilter::INFO,
         config::Level::Debug => LevelFilter::DEBUG,
     };
-    let events = Events { sink: sink.clone(), style, level };
+    let form = Form::new(style, &config.fields);
+    let events = Events { sink: sink.clone(), form: form.clone(), level };
     // An error says that there is a subscriber already, which happens in tests only.
     let _already = tracing::subscriber::set_global_default(Registry::default().with(events));
     let access_on = config.access && level >= LevelFilter::INFO;
-    let access = AccessLog { to: access_on.then(|| (sink.clone(), style)) };
+    let combined = match config.combined {
+        true => Some(Sink::start(io::stdout(), metrics.log_lines_dropped.clone())?),
+        false => None,
+    };
+    let access = AccessLog { to: access_on.then(|| (sink.clone(), form)), combined };
     Ok(LogHandle { sink, access })
 }
 
@@ -89,13 +96,16 @@ impl LogHandle {
 impl Drop for LogHandle {
     fn drop(&mut self) {
         self.sink.flush(FLUSH_PATIENCE);
+        if let Some(combined) = &self.access.combined {
+            combined.flush(FLUSH_PATIENCE);
+        }
     }
 }
 
 /// Writes what `tracing` hands over.
 struct Events {
     sink: Sink,
-    style: Style,
+    form: Form,
     level: LevelFilter,
 }
 
@@ -111,11 +121,11 @@ impl<S: Subscriber> Layer<S> for Events {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        self.sink.line(|out| write_event(out, self.style, event));
+        self.sink.line(|out| write_event(out, &self.form, event));
     }
 }
 
-fn write_event(out: &mut Vec<u8>, style: Style, event: &Event<'_>) {
+fn write_event(out: &mut Vec<u8>, form: &Form, event: &Event<'_>) {
     let mut message = Message(String::new());
     event.record(&mut message);
     let level = match *event.metadata().level() {
@@ -124,7 +134,7 @@ fn write_event(out: &mut Vec<u8>, style: Style, event: &Event<'_>) {
         tracing::Level::INFO => "info",
         _ => "debug",
     };
-    let mut line = Line::begin(out, style, level, &message.0);
+    let mut line = Line::begin(out, form, level, &message.0);
     if !event.metadata().target().starts_with(OURS) {
         line.text("target", event.metadata().target());
     }
@@ -203,7 +213,7 @@ mod tests {
     fn lines(style: Style, level: LevelFilter, log: impl FnOnce()) -> Vec<String> {
         let memory = Memory::default();
         let sink = Sink::start(memory.clone(), Counter::default()).unwrap();
-        let events = Events { sink: sink.clone(), style, level };
+        let events = Events { sink: sink.clone(), form: Form::new(style, &[]), level };
         tracing::subscriber::with_default(Registry::default().with(events), log);
         assert!(sink.flush(Duration::from_secs(60)));
         let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();

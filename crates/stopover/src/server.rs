@@ -186,6 +186,8 @@ fn limits(config: &Config) -> Limits {
         header_timeout: config.http.header_timeout,
         stall_timeout: config.http.stall_timeout,
         sendfile: config.http.sendfile,
+        http2: config.http.http2,
+        headers: config.http.headers.as_slice().into(),
     }
 }
 

@@ -4,10 +4,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+use http::{HeaderName, HeaderValue};
 use oci::RepositoryName;
 
 use super::{
-    units,
+    pairs, units,
     used::{Config, Format, Level, Secret},
 };
 
@@ -61,6 +62,10 @@ pub(super) enum Field {
     Text(Of<Option<String>>),
     /// A text that is never shown; the empty one is "not set".
     Secret(Of<Option<Secret>>),
+    /// Names with a text each.
+    Pairs(Of<Vec<(String, String)>>),
+    /// Headers of answers.
+    Headers(Of<Vec<(HeaderName, HeaderValue)>>),
 }
 
 /// A value as written.
@@ -74,6 +79,8 @@ pub(super) enum Value {
     Flag(bool),
     /// An array.
     List(Vec<Value>),
+    /// A table; TOML's is by name.
+    Table(Vec<(String, Value)>),
     /// Something that no key takes, by its name.
     Other(&'static str),
 }
@@ -89,6 +96,7 @@ impl Value {
             Self::Integer(number) => number.to_string(),
             Self::Flag(flag) => flag.to_string(),
             Self::List(_) => "a list".to_owned(),
+            Self::Table(_) => "a table".to_owned(),
             Self::Other(name) => (*name).to_owned(),
         }
     }
@@ -100,6 +108,7 @@ impl Value {
             Self::Integer(_) => "a number (not shown)",
             Self::Flag(_) => "a boolean (not shown)",
             Self::List(_) => "a list",
+            Self::Table(_) => "a table",
             Self::Other(name) => name,
         }
     }
@@ -170,6 +179,8 @@ impl Field {
             }
             Self::Text(of) => *of(config) = text(value)?,
             Self::Secret(of) => *of(config) = text(value)?.map(Secret::new),
+            Self::Pairs(of) => *of(config) = pairs::read(value)?,
+            Self::Headers(of) => *of(config) = pairs::headers(value)?,
         }
         Some(())
     }
@@ -229,6 +240,8 @@ impl Field {
             Self::File(_) => "the path of a file".to_owned(),
             Self::Repository(_) => "a name as repositories have, such as \"proxy/docker\"".to_owned(),
             Self::Text(_) | Self::Secret(_) => "a text without control characters".to_owned(),
+            Self::Pairs(_) => pairs::EXPECTED.to_owned(),
+            Self::Headers(_) => pairs::HEADERS_EXPECTED.to_owned(),
         }
     }
 
@@ -259,6 +272,8 @@ impl Field {
             Self::Repository(of) => quoted(of(config).as_ref()?.as_str()),
             Self::Text(of) => quoted(of(config).as_deref()?),
             Self::Secret(of) => of(config).as_ref().map(|_| quoted(MASK))?,
+            Self::Pairs(of) => pairs::show(of(config).iter().map(|(name, text)| (&**name, &**text))),
+            Self::Headers(of) => pairs::show_headers(of(config)),
         })
     }
 
@@ -272,6 +287,7 @@ impl Field {
             Self::Listen(_) | Self::Hosts(_) if text.contains(',') => {
                 Value::List(text.split(',').map(|part| Value::Text(part.trim().to_owned())).collect())
             }
+            Self::Pairs(_) | Self::Headers(_) => pairs::split(text),
             _ => written(),
         }
     }

@@ -106,13 +106,29 @@ pub(super) static KEYS: &[Key] = &[
         "drain_timeout",
         Field::Duration { of: |c| &mut c.http.drain_timeout, min: Duration::ZERO, max: DAY },
         "How long running transfers may go on after SIGTERM. Give the process manager a longer patience than this.",
-    ),
+    )
+    .registry("REGISTRY_HTTP_DRAINTIMEOUT"),
     key(
         "http",
         "sendfile",
         Field::Flag(|c| &mut c.http.sendfile),
         "Send blobs from file to socket within the kernel. Off is for finding faults.",
     ),
+    key(
+        "http",
+        "http2",
+        Field::Flag(|c| &mut c.http.http2),
+        "Let clients speak HTTP/2, with TLS and without.",
+    )
+    .registry("REGISTRY_HTTP_HTTP2_DISABLED"),
+    key(
+        "http",
+        "headers",
+        Field::Headers(|c| &mut c.http.headers),
+        "Headers that every answer has besides, such as `{ Strict-Transport-Security = \"max-age=3600\" }`. In the environment: \
+         `Name=value,Name=value`.",
+    )
+    .registry("REGISTRY_HTTP_HEADERS"),
     key(
         "access",
         "htpasswd",
@@ -205,6 +221,21 @@ pub(super) static KEYS: &[Key] = &[
     )
     .registry("REGISTRY_LOG_FORMATTER"),
     key("log", "access", Field::Flag(|c| &mut c.log.access), "Whether each request writes a line."),
+    key(
+        "log",
+        "combined",
+        Field::Flag(|c| &mut c.log.combined),
+        "Whether each request writes a line to standard output as well, in Apache's combined format, as registry:2 does. \
+         Reading a `config.yml` turns it on.",
+    )
+    .registry("REGISTRY_LOG_ACCESSLOG_DISABLED"),
+    key(
+        "log",
+        "fields",
+        Field::Pairs(|c| &mut c.log.fields),
+        "What every line says besides, such as `{ service = \"mirror\" }`. In the environment: `name=text,name=text`.",
+    )
+    .registry("REGISTRY_LOG_FIELDS"),
     key(
         "route",
         "well_known",

@@ -4,7 +4,10 @@
 
 use std::fmt;
 
-use super::keys::{KEYS, Key, SECTIONS};
+use super::{
+    keys::{KEYS, Key, SECTIONS},
+    written::Setting,
+};
 
 /// How far a name may be from a known one to be taken for it: a third of its length, at least this.
 const DISTANCE_MIN: usize = 2;
@@ -62,9 +65,17 @@ impl Mistake {
     }
 
     /// A value that its key does not take.
-    pub(super) fn value(place: Place, key: &Key, found: &str) -> Self {
-        let what = format!("{}: found {found}, expected {}", key.path(), key.field.expected());
-        Self { place, what }
+    pub(super) fn value(setting: &Setting, found: &str) -> Self {
+        let Setting { key, called, place, .. } = setting;
+        let name = match place {
+            // The variable's name stands before it.
+            Place::Variable(_) => key.path(),
+            _ => called.map_or_else(|| key.path(), str::to_owned),
+        };
+        Self {
+            place: place.clone(),
+            what: format!("{name}: found {found}, expected {}", key.field.expected()),
+        }
     }
 
     /// A key that does not exist; `section` is empty where it stands in none.
@@ -119,7 +130,7 @@ impl fmt::Display for Mistakes {
 impl std::error::Error for Mistakes {}
 
 /// Returns a name that somebody wrote, fit for a terminal.
-fn shown(name: &str) -> String {
+pub(super) fn shown(name: &str) -> String {
     const CHARS_MAX: usize = 80;
     name.chars().take(CHARS_MAX).map(|c| if c.is_control() { '?' } else { c }).collect()
 }
@@ -135,12 +146,12 @@ fn names_in(section: &str) -> String {
     names.join(", ")
 }
 
-fn allowed(name: &str) -> usize {
+pub(super) fn allowed(name: &str) -> usize {
     (name.len() / 3).max(DISTANCE_MIN)
 }
 
 /// Returns how many characters must be put in, taken out or changed to make `a` of `b` (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
+pub(super) fn distance(a: &str, b: &str) -> usize {
     const CHARS_MAX: usize = 100;
     let b: Vec<char> = b.chars().take(CHARS_MAX).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    keys::{KEYS, Key, SECTIONS},
+    keys::{KEYS, SECTIONS},
+    registry,
     used::Config,
 };
 
@@ -16,12 +17,14 @@ const HEAD: &str = "\
 order, later over earlier:
 
 1. the defaults below;
-2. one file: the one that `--config FILE` names, else `STOPOVER_CONFIG`, else `./stopover.toml` if it is there, else
-   `/etc/stopover/stopover.toml` if it is there;
+2. one file, the first of these: the one that the command line names; `STOPOVER_CONFIG`; `REGISTRY_CONFIGURATION_PATH`;
+   `./stopover.toml`; `/etc/stopover/stopover.toml`; `/etc/docker/registry/config.yml`; `/etc/distribution/config.yml`. The
+   last two are a registry's, which may be running beside: they are passed over unless they set `proxy.remoteurl`, or the
+   program is started under the name `registry`, as in the image;
 3. the variables of registry:2 and registry:3, below;
 4. `STOPOVER_<SECTION>__<KEY>` for every key, such as `STOPOVER_CACHE__TAG_TTL=30s`; lists are written with commas.
 
-The file is TOML:
+The file is TOML, or a registry's `config.yml` (below), by its name's ending or else by its content:
 
 ```toml
 [storage]
@@ -54,20 +57,7 @@ url = \"http://registry.example.com:5000\"
 Clients name it by `?ns=ghcr.io`, as containerd does by itself, or by path: `<this mirror>/ghcr.io/org/app`.
 ";
 
-const REGISTRY_HEAD: &str = "
-## Variables of registry:2 and registry:3
-
-They work as they do there, so a container keeps its environment. Any other `REGISTRY_` name is ignored with a warning.
-
-| variable | key | differs |
-|---|---|---|
-";
-
-const TAIL: &str = "\
-| `REGISTRY_STORAGE` | | only `filesystem` |
-| `REGISTRY_AUTH` | | `htpasswd`, with `REGISTRY_AUTH_HTPASSWD_PATH`, or `none`; another kind is a mistake |
-| `REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED` | | the metrics are there in any case |
-
+const TAIL: &str = "
 `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` hold for the line to the registry.
 ";
 
@@ -88,23 +78,8 @@ pub fn reference() -> String {
         }
     }
     text += OTHERS;
-    text += REGISTRY_HEAD;
-    for key in KEYS {
-        let Some(variable) = key.registry else { continue };
-        writeln!(text, "| `{variable}` | `{}` | {} |", key.path(), difference(key))
-            .expect("writing to a string cannot fail");
-    }
+    text += &registry::reference();
     text + TAIL
-}
-
-fn difference(key: &Key) -> &'static str {
-    match key.registry {
-        Some("REGISTRY_PROXY_TTL") => "a bare number counts nanoseconds; 0 and not set mean never",
-        Some("REGISTRY_PROXY_EXEC_LIFETIME") => "a bare number counts nanoseconds",
-        Some("REGISTRY_LOG_FORMATTER") => "`logstash` means `json`",
-        Some("REGISTRY_PROXY_REMOTEURL") => "a path is refused",
-        _ => "",
-    }
 }
 
 impl Config {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use super::Pace;
+use http::{HeaderName, HeaderValue};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -63,6 +64,10 @@ pub struct Http {
     pub drain_timeout: Duration,
     /// Whether blobs go from file to socket within the kernel.
     pub sendfile: bool,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
+    /// What every answer says besides.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// Who may pull.
@@ -118,6 +123,10 @@ pub struct Log {
     pub format: Format,
     /// Whether each request writes a line.
     pub access: bool,
+    /// Whether each request writes a line to standard output as well, in Apache's combined format.
+    pub combined: bool,
+    /// What every line says besides.
+    pub fields: Vec<(String, String)>,
 }
 
 /// How important a log line is.
@@ -241,6 +250,8 @@ impl Default for Http {
             stall_timeout: 120 * SECOND,
             drain_timeout: 60 * SECOND,
             sendfile: true,
+            http2: true,
+            headers: Vec::new(),
         }
     }
 }
@@ -287,7 +298,7 @@ impl Default for Route {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: Level::Info, format: Format::Auto, access: true }
+        Self { level: Level::Info, format: Format::Auto, access: true, combined: false, fields: Vec::new() }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The configuration as written: settings with their places, from the file and from the environment.
+//! The configuration as written: settings with their places, from our own file and variables.
 //!
 //! It promises that each setting names a key that exists and that later ones win over earlier ones. It does not know
 //! whether a value is right.
@@ -11,12 +11,11 @@ use super::{
     field::Value,
     keys::{self, Key, SECTIONS},
     mistake::{Mistake, Place},
+    registry::Reading,
 };
 
 /// What begins the name of each of our variables.
-const OURS: &str = "STOPOVER_";
-/// What begins the name of each of registry:2's.
-const REGISTRYS: &str = "REGISTRY_";
+pub(super) const OURS: &str = "STOPOVER_";
 /// The table of tables for further registries.
 pub(super) const OTHERS: &str = "upstreams";
 /// The variable that names the file.
@@ -25,6 +24,8 @@ pub(super) const FILE_VARIABLE: &str = "STOPOVER_CONFIG";
 /// One key set to one value.
 pub(super) struct Setting {
     pub(super) key: &'static Key,
+    /// What the key is called where it was written, if that is not its own name.
+    pub(super) called: Option<&'static str>,
     pub(super) value: Value,
     pub(super) place: Place,
 }
@@ -44,7 +45,7 @@ pub(super) struct Written {
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
     /// What `REGISTRY_AUTH` says.
-    pub(super) auth: Option<String>,
+    pub(super) auth: Option<(String, Place)>,
 }
 
 impl Written {
@@ -73,7 +74,9 @@ impl Written {
         found.sort_by_key(|(span, _)| span.start);
         for (span, found) in found {
             match found {
-                Found::Setting(key, value) => self.settings.push(Setting { key, value, place: at(span) }),
+                Found::Setting(key, value) => {
+                    self.settings.push(Setting { key, called: None, value, place: at(span) })
+                }
                 Found::Mistake(mistake) => self.mistakes.push(mistake(at(span))),
             }
         }
@@ -98,6 +101,7 @@ impl Written {
                 match keys::find("upstream", key_name.get_ref()).filter(|key| key.name != "registry") {
                     Some(key) => other.settings.push(Setting {
                         key,
+                        called: None,
                         value: read_value(value.get_ref()),
                         place: at(value.span()),
                     }),
@@ -112,14 +116,17 @@ impl Written {
         }
     }
 
-    /// Adds what stands in the environment: registry:2's variables, then ours.
-    pub(super) fn read_environment(&mut self, variables: impl IntoIterator<Item = (String, String)>) {
-        let mut variables: Vec<_> = variables.into_iter().collect();
-        variables.sort();
-        for (name, text) in variables.iter().filter(|(name, _)| name.starts_with(REGISTRYS)) {
-            self.read_registrys(name, text);
-        }
-        for (name, text) in variables.iter().filter(|(name, _)| name.starts_with(OURS)) {
+    /// Adds what was read of registry:2's configuration.
+    pub(super) fn add(&mut self, found: Reading) {
+        self.settings.extend(found.settings);
+        self.mistakes.extend(found.mistakes);
+        self.warnings.extend(found.warnings);
+        self.auth = found.auth;
+    }
+
+    /// Adds what our own variables say.
+    pub(super) fn read_environment<'a>(&mut self, variables: impl Iterator<Item = (&'a str, &'a str)>) {
+        for (name, text) in variables {
             self.read_ours(name, text);
         }
     }
@@ -128,7 +135,7 @@ impl Written {
         if name == FILE_VARIABLE {
             return;
         }
-        if is_service_link(name) {
+        if is_link_name(name) {
             self.warnings.push(format!("{name}: ignored, since it looks like Kubernetes' own for a service"));
             return;
         }
@@ -136,60 +143,8 @@ impl Written {
             self.mistakes.push(Mistake::unknown_variable(name));
             return;
         };
-        self.settings.push(Setting {
-            key,
-            value: key.field.read(text),
-            place: Place::Variable(name.to_owned()),
-        });
-    }
-
-    /// registry:2 reads values as YAML, so that a quoted one is the same as the bare one and an empty one is not set.
-    fn read_registrys(&mut self, name: &str, text: &str) {
         let place = Place::Variable(name.to_owned());
-        let text = unquoted(text);
-        let wants = match name {
-            "REGISTRY_STORAGE" if !matches!(text, "" | "filesystem") => {
-                "expected filesystem, the only storage there is"
-            }
-            "REGISTRY_AUTH" if !matches!(text, "" | "none" | "htpasswd") => {
-                "expected htpasswd, the only kind of access control there is; without it, everybody may pull"
-            }
-            "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED" if !matches!(text, "" | "true" | "false") => {
-                "expected true or false; the metrics are there in any case"
-            }
-            // To ignore these would open to everybody what was closed.
-            _ if ["REGISTRY_AUTH_TOKEN_", "REGISTRY_AUTH_SILLY_"]
-                .iter()
-                .any(|closed| name.starts_with(closed))
-                && !is_service_link(name) =>
-            {
-                "no such access control here; expected REGISTRY_AUTH_HTPASSWD_PATH, or nothing to let everybody pull"
-            }
-            _ => "",
-        };
-        if !wants.is_empty() {
-            self.mistakes.push(Mistake::new(place, wants));
-            return;
-        }
-        if name == "REGISTRY_AUTH" && !text.is_empty() {
-            self.auth = Some(text.to_owned());
-        }
-        if matches!(name, "REGISTRY_STORAGE" | "REGISTRY_AUTH" | "REGISTRY_HTTP_DEBUG_PROMETHEUS_ENABLED") {
-            return;
-        }
-        let Some(key) = keys::KEYS.iter().find(|key| key.registry == Some(name)) else {
-            self.warnings.push(format!("{name}: ignored, since no setting of Stopover answers to it"));
-            return;
-        };
-        if text.is_empty() {
-            return;
-        }
-        let value = match name {
-            "REGISTRY_PROXY_TTL" | "REGISTRY_PROXY_EXEC_LIFETIME" => Value::Text(registrys_duration(text)),
-            "REGISTRY_LOG_FORMATTER" if text == "logstash" => Value::Text("json".to_owned()),
-            _ => key.field.read(text),
-        };
-        self.settings.push(Setting { key, value, place });
+        self.settings.push(Setting { key, called: None, value: key.field.read(text), place });
     }
 }
 
@@ -254,7 +209,11 @@ fn read_value(value: &DeValue<'_>) -> Value {
         DeValue::Array(list) => Value::List(list.iter().map(|value| read_value(value.get_ref())).collect()),
         DeValue::Float(_) => Value::Other("a number with a fraction"),
         DeValue::Datetime(_) => Value::Other("a date"),
-        DeValue::Table(_) => Value::Other("a table"),
+        DeValue::Table(table) => {
+            let each =
+                table.iter().map(|(name, value)| (name.get_ref().to_string(), read_value(value.get_ref())));
+            Value::Table(each.collect())
+        }
     }
 }
 
@@ -262,29 +221,9 @@ fn one_line(message: &str) -> String {
     message.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Takes a pair of quotes off, as YAML does; escapes within them are left alone.
-fn unquoted(text: &str) -> &str {
-    let text = text.trim();
-    let inner = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
-    inner('"').or_else(|| inner('\'')).unwrap_or(text)
-}
-
-/// Returns one of registry 3's durations in our words: there a bare number counts nanoseconds, and less than zero means
-/// the same as zero.
-fn registrys_duration(text: &str) -> String {
-    match text.parse::<i64>() {
-        Ok(nanos) if nanos > 0 => format!("{nanos}ns"),
-        Ok(_) => "0".to_owned(),
-        Err(_) => match text.strip_prefix('-') {
-            Some(positive) if super::units::duration(positive).is_some() => "0".to_owned(),
-            _ => text.to_owned(),
-        },
-    }
-}
-
 /// Returns whether Kubernetes sets a variable of this name for a service called `stopover` or `stopover-...`:
 /// `STOPOVER_SERVICE_HOST`, `STOPOVER_PORT`, `STOPOVER_PORT_5000_TCP_ADDR` and so on.
-fn is_service_link(name: &str) -> bool {
+pub(super) fn is_link_name(name: &str) -> bool {
     let numbered =
         || name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
     !name.contains("__")

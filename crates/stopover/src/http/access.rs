@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use oci::{Digest, Reference, RepositoryName};
 
 use super::connection::Shared;
 use crate::{
     cache::Outcome,
-    log::{AccessLine, AccessLog},
+    log::{AccessLine, AccessLog, Requested},
     metrics::{ContentType, Metrics, RequestLabels},
 };
 
@@ -22,6 +22,25 @@ pub(super) struct Accounts {
     pub(super) metrics: Arc<Metrics>,
 }
 
+/// A request as sent.
+struct Head {
+    uri: Uri,
+    version: Version,
+    referer: Option<HeaderValue>,
+}
+
+impl Head {
+    fn as_requested(&self) -> Requested<'_> {
+        let version = match self.version {
+            Version::HTTP_2 => "HTTP/2.0",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        };
+        let referer = self.referer.as_ref().map(HeaderValue::as_bytes);
+        Requested { path: self.uri.path(), version, referer }
+    }
+}
+
 /// A request's line, filled in as it is answered and written when it is dropped.
 pub(super) struct Line {
     accounts: Arc<Accounts>,
@@ -29,7 +48,7 @@ pub(super) struct Line {
     client: SocketAddr,
     method: Method,
     pub(super) request_id: u64,
-    pub(super) user_agent: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
     /// The user whose password was right, where not everybody may pull.
     pub(super) user: Option<Arc<str>>,
     /// The path, where it could not be parsed.
@@ -42,6 +61,8 @@ pub(super) struct Line {
     pub(super) outcome: Option<Outcome>,
     pub(super) status: StatusCode,
     pub(super) error: Option<String>,
+    /// The request as sent, where somebody wants to read that.
+    head: Option<Head>,
     sent_bytes: u64,
     /// Whether all of the body was handed over; if not, the client left and may have got less.
     whole: bool,
@@ -73,9 +94,19 @@ impl Line {
             outcome: None,
             status: StatusCode::OK,
             error: None,
+            head: None,
             sent_bytes: 0,
             whole: true,
             connection: None,
+        }
+    }
+
+    /// Notes what the request says of itself.
+    pub(super) fn asked<B>(&mut self, request: &Request<B>) {
+        self.user_agent = request.headers().get(header::USER_AGENT).cloned();
+        if self.accounts.log.is_combined() {
+            let referer = request.headers().get(header::REFERER).cloned();
+            self.head = Some(Head { uri: request.uri().clone(), version: request.version(), referer });
         }
     }
 
@@ -144,6 +175,7 @@ impl Line {
             user: self.user.as_deref(),
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             request_id: request_id.as_deref(),
+            requested: self.head.as_ref().map(Head::as_requested),
         });
     }
 }

@@ -84,7 +84,7 @@ impl Pulls {
     ) -> Response<Body> {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let mut line = Box::new(Line::begin(&self.accounts, caller.address, request.method().clone(), id));
-        line.user_agent = request.headers().get(header::USER_AGENT).cloned();
+        line.asked(request);
         let answer = match parsed(request, caller) {
             Ok(pull) => {
                 let answer = tokio::time::timeout(HEAD_WITHIN, self.admit_and_serve(&pull, &mut line));

@@ -78,6 +78,17 @@ pub(super) fn explain(headers: &mut HeaderMap, outcome: Outcome, warning: Option
     }
 }
 
+/// Adds what the operator wants every answer to say. It takes the place of what we say under the same name.
+pub(super) fn add(headers: &mut HeaderMap, more: &[(HeaderName, HeaderValue)]) {
+    for (at, (name, value)) in more.iter().enumerate() {
+        if more[..at].iter().any(|(before, _)| before == name) {
+            headers.append(name.clone(), value.clone());
+        } else {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+}
+
 /// Returns an error as the specification has it.
 pub(super) fn error(refusal: &Refusal, request_id: u64, is_head: bool) -> Response<Body> {
     let id = request_id_text(request_id);

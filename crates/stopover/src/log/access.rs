@@ -5,7 +5,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Style, line::Line, sink::Sink};
+use super::{
+    combined,
+    line::{Form, Line},
+    sink::Sink,
+};
 
 /// How much is shown of a text that a client chose, in bytes.
 const FOREIGN_BYTES_MAX: usize = 256;
@@ -43,35 +47,58 @@ pub struct AccessLine<'a> {
     pub user_agent: Option<&'a [u8]>,
     /// What names this request to the client and in other lines.
     pub request_id: Option<&'a str>,
+    /// The request as sent, for the line in Apache's format; `None` where it was none.
+    pub requested: Option<Requested<'a>>,
+}
+
+/// What a request says of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Requested<'a> {
+    /// The path without its query.
+    pub path: &'a str,
+    /// The version, such as `HTTP/1.1`.
+    pub version: &'static str,
+    /// The page that it comes from, as it says.
+    pub referer: Option<&'a [u8]>,
 }
 
 /// Writes the line of each request; clones share the log.
 #[derive(Clone)]
 pub struct AccessLog {
-    pub(super) to: Option<(Sink, Style)>,
+    pub(super) to: Option<(Sink, Form)>,
+    /// Where lines in Apache's format go.
+    pub(super) combined: Option<Sink>,
 }
 
 impl AccessLog {
     /// Returns a log that writes nothing.
     pub fn off() -> Self {
-        Self { to: None }
+        Self { to: None, combined: None }
     }
 
     /// Returns whether lines are written: where not, they need not be put together.
     pub fn is_on(&self) -> bool {
-        self.to.is_some()
+        self.to.is_some() || self.combined.is_some()
+    }
+
+    /// Returns whether lines in Apache's format are written, which need [`AccessLine::requested`].
+    pub fn is_combined(&self) -> bool {
+        self.combined.is_some()
     }
 
     /// Writes the line. Never waits.
     pub fn write(&self, line: &AccessLine<'_>) {
-        if let Some((sink, style)) = &self.to {
-            sink.line(|out| write(out, *style, line));
+        if let Some((sink, form)) = &self.to {
+            sink.line(|out| write(out, form, line));
+        }
+        if let Some(sink) = &self.combined {
+            sink.line(|out| combined::write(out, line));
         }
     }
 }
 
-fn write(out: &mut Vec<u8>, style: Style, access: &AccessLine<'_>) {
-    let mut line = Line::begin(out, style, "info", "response completed");
+fn write(out: &mut Vec<u8>, form: &Form, access: &AccessLine<'_>) {
+    let mut line = Line::begin(out, form, "info", "response completed");
     line.foreign("method", access.method.as_bytes(), FOREIGN_BYTES_MAX);
     if let Some(path) = access.path {
         let path = path.split(['?', '#']).next().unwrap_or_default();
@@ -110,7 +137,7 @@ fn write(out: &mut Vec<u8>, style: Style, access: &AccessLine<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::Style, *};
 
     const PULL: AccessLine<'static> = AccessLine {
         method: "GET",
@@ -128,12 +155,13 @@ mod tests {
         user: None,
         user_agent: Some(b"docker/28.0 go/1.24 \"x\""),
         request_id: Some("7f-1"),
+        requested: None,
     };
 
     /// Returns the line without its time, which is checked for its shape.
     fn written(style: Style, line: &AccessLine<'_>) -> String {
         let mut out = Vec::new();
-        write(&mut out, style, line);
+        write(&mut out, &Form::new(style, &[]), line);
         let text = String::from_utf8(out).unwrap();
         let (time, rest) = match style {
             Style::Json => text.strip_prefix("{\"time\":\"").unwrap().split_once("\",").unwrap(),

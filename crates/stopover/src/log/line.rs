@@ -5,10 +5,31 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
 use super::{Style, time};
+
+/// What all lines have in common: how they look, and the fields that each of them has.
+#[derive(Clone)]
+pub(super) struct Form {
+    style: Style,
+    /// The fields as they stand in a line.
+    fields: Arc<[u8]>,
+}
+
+impl Form {
+    /// Returns a form with constant fields; their names are plain words.
+    pub(super) fn new(style: Style, fields: &[(String, String)]) -> Self {
+        let mut out = Vec::new();
+        let mut line = Line { out: &mut out, style };
+        for (name, text) in fields {
+            line.text(name, text);
+        }
+        Self { style, fields: out.into() }
+    }
+}
 
 /// Writes the fields of one line; [`Line::end`] ends it.
 pub(super) struct Line<'a> {
@@ -17,8 +38,9 @@ pub(super) struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// Begins a line: the time now, its level and its message.
-    pub(super) fn begin(out: &'a mut Vec<u8>, style: Style, level: &str, message: &str) -> Self {
+    /// Begins a line: the time now, its level, its message and the fields that all have.
+    pub(super) fn begin(out: &'a mut Vec<u8>, form: &Form, level: &str, message: &str) -> Self {
+        let style = form.style;
         out.extend_from_slice(match style {
             Style::Json => b"{\"time\":\"",
             Style::Text => b"time=",
@@ -30,6 +52,7 @@ impl<'a> Line<'a> {
         let mut line = Self { out, style };
         line.text("level", level);
         line.text("msg", message);
+        line.out.extend_from_slice(&form.fields);
         line
     }
 
@@ -146,11 +169,11 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// Returns the beginning of `text`, at most `bytes_max` long, without half a character at its end.
-fn cut(text: &str, bytes_max: usize) -> &str {
+pub(super) fn cut(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max)]
 }
 
-fn write_escaped(out: &mut Vec<u8>, text: &str) {
+pub(super) fn write_escaped(out: &mut Vec<u8>, text: &str) {
     // The second byte of U+0080 to U+009F, the control characters above ASCII; their first is 0xC2.
     const CONTROL_LEAD: u8 = 0xC2;
     let bytes = text.as_bytes();
@@ -237,6 +260,22 @@ mod tests {
             assert_eq!(fields(Style::Text, |line| line.text("k", text)), plain);
             let object = format!("{{{}}}", &json[1..]);
             assert_eq!(serde_json::from_str::<serde_json::Value>(&object).unwrap()["k"], text);
+        }
+    }
+
+    #[test]
+    fn constant_fields_stand_in_every_line() {
+        let fields = [("service".to_owned(), "a \"b\"".to_owned()), ("n".to_owned(), "1".to_owned())];
+        for (style, want) in [
+            (Style::Json, "\"msg\":\"m\",\"service\":\"a \\\"b\\\"\",\"n\":\"1\",\"k\":7}\n"),
+            (Style::Text, "msg=m service=\"a \\\"b\\\"\" n=1 k=7\n"),
+        ] {
+            let mut out = Vec::new();
+            let mut line = Line::begin(&mut out, &Form::new(style, &fields), "info", "m");
+            line.number("k", 7);
+            line.end();
+            let text = String::from_utf8(out).unwrap();
+            assert!(text.ends_with(want), "{text}");
         }
     }
 

@@ -19,6 +19,23 @@ pub(super) fn write_now(out: &mut Vec<u8>) {
     write(out, now.as_secs(), now.subsec_millis());
 }
 
+/// Writes the time now as Apache does, such as `24/Nov/2026:02:40:00 +0000`.
+pub(super) fn write_day_and_time(out: &mut Vec<u8>) {
+    const MONTHS: [&[u8; 3]; 12] =
+        [b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let text = second(now.as_secs());
+    let month = usize::from((text[5] - b'0') * 10 + (text[6] - b'0'));
+    out.extend_from_slice(&text[8..10]);
+    out.push(b'/');
+    out.extend_from_slice(MONTHS[(month + 11) % 12]);
+    out.push(b'/');
+    out.extend_from_slice(&text[..4]);
+    out.push(b':');
+    out.extend_from_slice(&text[11..]);
+    out.extend_from_slice(b" +0000");
+}
+
 fn write(out: &mut Vec<u8>, unix_seconds: u64, millis: u32) {
     let (cached, mut text) = LAST.get();
     if cached != unix_seconds {

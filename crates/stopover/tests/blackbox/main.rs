@@ -19,6 +19,7 @@ mod credentials;
 mod damaged_disk;
 mod discovery;
 mod disk_full;
+mod drop_in;
 mod economy;
 mod environment;
 mod folder;

@@ -77,7 +77,10 @@ const IN_FILE: &[(&str, &str)] = &[
     ("[http]\ntag_ttl = \"1s\"", "stopover.toml:2:1: unknown key http.tag_ttl; did you mean cache.tag_ttl?"),
     ("tag_ttl = \"1s\"", "stopover.toml:1:1: unknown key tag_ttl; did you mean cache.tag_ttl?"),
     ("zzzzzz = 1", "stopover.toml:1:1: unknown key zzzzzz; expected a section such as [cache]"),
-    ("[log]\nzzzzzzzz = 1", "stopover.toml:2:1: unknown key log.zzzzzzzz; [log] has level, format, access"),
+    (
+        "[log]\nzzzzzzzz = 1",
+        "stopover.toml:2:1: unknown key log.zzzzzzzz; [log] has level, format, access, combined, fields",
+    ),
     ("[cahce]\ntag_ttl = \"1s\"", "stopover.toml:1:2: unknown section [cahce]; did you mean [cache]?"),
     (
         "[prometheus]",
@@ -153,21 +156,25 @@ const IN_ENVIRONMENT: &[(&str, &str, &str)] = &[
         "trace",
         "REGISTRY_LOG_LEVEL: log.level: found \"trace\", expected \"error\", \"warn\", \"info\" or \"debug\"",
     ),
-    ("REGISTRY_STORAGE", "s3", "REGISTRY_STORAGE: expected filesystem, the only storage there is"),
+    (
+        "REGISTRY_STORAGE",
+        "s3",
+        "REGISTRY_STORAGE: storage.s3: not supported; Stopover keeps content on a local disk; use storage.filesystem",
+    ),
     (
         "REGISTRY_AUTH",
         "token",
-        "REGISTRY_AUTH: expected htpasswd, the only kind of access control there is; without it, everybody may pull",
+        "REGISTRY_AUTH: auth.token: not supported; use auth.htpasswd, or check tokens in front of it",
     ),
     (
         "REGISTRY_AUTH_TOKEN_REALM",
         "https://auth.example/token",
-        "REGISTRY_AUTH_TOKEN_REALM: no such access control here; expected REGISTRY_AUTH_HTPASSWD_PATH, or nothing to let everybody pull",
+        "REGISTRY_AUTH_TOKEN_REALM: auth.token: not supported; use auth.htpasswd, or check tokens in front of it",
     ),
     (
         "REGISTRY_AUTH",
         "htpasswd",
-        "REGISTRY_AUTH: htpasswd wants REGISTRY_AUTH_HTPASSWD_PATH, the file with the users",
+        "REGISTRY_AUTH: auth.htpasswd: path is not set; expected the file with the users, as REGISTRY_AUTH_HTPASSWD_PATH for instance",
     ),
     (
         "STOPOVER_ACCESS__HTPASSWD",

@@ -1,7 +1,7 @@
 //! The binary with an environment of its own, and no more: run to its end, or serving.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     path::Path,
     process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -31,31 +31,36 @@ pub(crate) async fn run(folder: &Path, arguments: &[&str], env: &[(&str, &str)])
 pub(crate) struct Serving {
     child: Child,
     said: Arc<Mutex<String>>,
+    out: Arc<Mutex<String>>,
 }
 
 impl Serving {
     /// Starts it in a folder.
     pub(crate) fn start(folder: &Path, env: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stopover"))
-            .arg("serve")
+        Self::start_as(Path::new(env!("CARGO_BIN_EXE_stopover")), &["serve"], folder, env)
+    }
+
+    /// Starts it under another name, which links to it, with other arguments.
+    pub(crate) fn start_as(program: &Path, arguments: &[&str], folder: &Path, env: &[(&str, &str)]) -> Self {
+        let mut child = Command::new(program)
+            .args(arguments)
             .env_clear()
             .envs(env.iter().copied())
             .current_dir(folder)
             .stdin(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary can be started");
-        let said = Arc::new(Mutex::new(String::new()));
-        let (err, kept) = (child.stderr.take().expect("its standard error is a pipe"), Arc::clone(&said));
-        // It ends with the pipe, and so with the process.
-        std::thread::spawn(move || {
-            for line in BufReader::new(err).lines().map_while(Result::ok) {
-                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-                kept.push_str(&line);
-                kept.push('\n');
-            }
-        });
-        Self { child, said }
+        let said = kept(child.stderr.take().expect("its standard error is a pipe"));
+        let out = kept(child.stdout.take().expect("its standard output is a pipe"));
+        Self { child, said, out }
+    }
+
+    /// Waits until it has written a line that holds `wanted` to its standard output, and returns that line.
+    pub(crate) async fn until_out(&self, wanted: &str) -> String {
+        let text = || self.out.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        until(wanted, || text().lines().find(|line| line.contains(wanted)).map(str::to_owned)).await
     }
 
     /// Returns what it has written to its standard error.
@@ -67,6 +72,21 @@ impl Serving {
     pub(crate) async fn until_said(&self, wanted: &str) -> String {
         until(wanted, || self.said().lines().find(|line| line.contains(wanted)).map(str::to_owned)).await
     }
+}
+
+/// Returns what a pipe brings, as it comes.
+fn kept(pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&text);
+    // It ends with the pipe, and so with the process.
+    std::thread::spawn(move || {
+        for line in BufReader::new(pipe).lines().map_while(Result::ok) {
+            let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.push_str(&line);
+            kept.push('\n');
+        }
+    });
+    text
 }
 
 impl Drop for Serving {
