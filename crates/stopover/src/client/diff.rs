@@ -181,6 +181,8 @@ fn put(out: &mut String, sign: char, lines: &[&str]) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -214,5 +216,19 @@ mod tests {
     #[test]
     fn what_was_edited_since_is_not_taken_back_but_named() {
         assert_eq!(taken_back("a\n", "a\nX = 1\n", "a\nX = 2\n"), Err("X = 1\n".to_owned()));
+    }
+
+    proptest! {
+        #[test]
+        fn what_nobody_edited_is_as_it_was(original in "[ab\n ]{0,20}", written in "[ab\n ]{0,20}") {
+            prop_assert_eq!(taken_back(&original, &written, &written), Ok(original));
+        }
+
+        #[test]
+        fn what_others_added_below_stays(original in "([ab]\n){0,6}", ours in "([xy]\n){0,3}", theirs in "([cd]\n){0,3}") {
+            let written = format!("{ours}{original}");
+            let edited = format!("{written}{theirs}");
+            prop_assert_eq!(taken_back(&original, &written, &edited), Ok(format!("{original}{theirs}")));
+        }
     }
 }

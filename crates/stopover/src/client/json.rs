@@ -213,6 +213,8 @@ fn line_of(text: &str, at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const KEY: &str = "registry-mirrors";
@@ -306,5 +308,47 @@ mod tests {
             Some("{\"registry-mirrors\": [\"http://m:5000\"], \"insecure-registries\": [], \"x\": 1}")
         );
         assert_eq!(without(None, &with(""), &with("")), Ok(None), "a file of our own goes");
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let text = "[a-c\"\\\\{}\\[\\],: é\n]{0,6}";
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            text.prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::vec((text, inner), 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_object_keeps_all_that_it_says(
+            members in prop::collection::vec(("[a-d\"{}:, ]{0,4}", any_value()), 0..5),
+            mirrors in prop::option::of(prop::collection::vec("[a-c\"\\[\\],]{0,3}", 0..3)),
+            is_pretty in any::<bool>(),
+        ) {
+            let mut object: Map<String, Value> = members.into_iter().collect();
+            if let Some(mirrors) = &mirrors {
+                object.insert(KEY.to_owned(), Value::from(mirrors.clone()));
+            }
+            let write = if is_pretty { serde_json::to_string_pretty } else { serde_json::to_string };
+            let before = write(&object).expect("JSON");
+            let after = with(&before);
+            let mut wanted = object.clone();
+            let list = [OURS.to_owned()].into_iter().chain(mirrors.unwrap_or_default());
+            wanted.insert(KEY.to_owned(), list.map(Value::from).collect());
+            prop_assert_eq!(read(&after), Ok(wanted));
+            // Laid out anew by somebody, it is taken back by value.
+            let edited = serde_json::to_string_pretty(&read(&after).expect("JSON")).expect("JSON");
+            let back = without(Some(&before), &after, &edited).expect("JSON").expect("it was there");
+            prop_assert_eq!(read(&back), Ok(object));
+        }
     }
 }

@@ -101,6 +101,28 @@ fn the_development_authority_of_the_mirrors_own_machine_is_made_once() {
     assert_eq!(machine.text("/etc/containers/certs.d/127.0.0.1:5443/ca.crt"), first);
 }
 
+/// For clients that Debian does not have: what is printed is read as they read it.
+#[test]
+fn what_is_printed_is_what_the_client_reads() {
+    let machine = Machine::new();
+    let read = |client: &str| -> toml::Table {
+        let out = machine.client(&format!("{client} --registry docker.io,ghcr.io")).right();
+        let (_, text) = out.split_once(" ===\n").unwrap();
+        text.split_once("===").unwrap().0.parse().unwrap()
+    };
+    let buildkit = &read("buildkit")["registry"];
+    assert_eq!(buildkit["ghcr.io"]["mirrors"][0].as_str(), Some("mirror.example:5000/ghcr.io"));
+    assert_eq!(buildkit["mirror.example:5000"]["http"].as_bool(), Some(true));
+    let crio = &read("crio")["registry"][1];
+    assert_eq!(crio["prefix"].as_str(), Some("ghcr.io"));
+    assert_eq!(crio["mirror"][0]["location"].as_str(), Some("mirror.example:5000/ghcr.io"));
+    assert_eq!(crio["mirror"][0]["insecure"].as_bool(), Some(true));
+
+    // An endpoint with a path is the root of the API to k3s.
+    let out = machine.client("k3s --mirror https://m.example/prefix --registry docker.io").right();
+    assert!(out.contains("    endpoint:\n      - \"https://m.example/prefix/v2\"\n"), "{out}");
+}
+
 #[test]
 fn bad_arguments_are_explained() {
     let machine = Machine::new();
