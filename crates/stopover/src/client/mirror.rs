@@ -84,6 +84,11 @@ impl Mirror {
         format!("{}{}/{registry}", self.authority(), self.path)
     }
 
+    /// Returns whether there is more to the URL than the host.
+    pub(super) fn has_path(&self) -> bool {
+        !self.path.is_empty()
+    }
+
     /// Returns the URL of the whole API, for clients that take a path for that.
     pub(super) fn api(&self) -> String {
         if self.path.is_empty() { self.url() } else { format!("{}/v2", self.url()) }

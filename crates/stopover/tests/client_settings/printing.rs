@@ -123,6 +123,26 @@ fn what_is_printed_is_what_the_client_reads() {
     assert!(out.contains("    endpoint:\n      - \"https://m.example/prefix/v2\"\n"), "{out}");
 }
 
+/// kaniko #3313.
+#[test]
+fn kaniko_gets_no_map_to_a_path_that_begins_with_a_dotted_name() {
+    let machine = Machine::new();
+    let maps = |arguments: &str| -> Vec<String> {
+        let out = machine.client(&format!("kaniko --registry docker.io,ghcr.io {arguments}")).right();
+        out.lines().filter(|line| line.starts_with("--registry-map")).map(str::to_owned).collect()
+    };
+    assert_eq!(maps("--mirror https://m.example"), ["--registry-map=index.docker.io=m.example"]);
+    assert_eq!(
+        maps("--mirror https://m.example/p"),
+        [
+            "--registry-map=index.docker.io=m.example/p/docker.io",
+            "--registry-map=ghcr.io=m.example/p/ghcr.io"
+        ]
+    );
+    let err = machine.client("kaniko --registry ghcr.io").wrong();
+    assert!(err.contains("--registry-map=ghcr.io=mirror.example:5000/ghcr."), "{err}");
+}
+
 #[test]
 fn bad_arguments_are_explained() {
     let machine = Machine::new();
