@@ -193,7 +193,7 @@ impl Reading {
 
     /// Does with a value what its row says.
     fn settle(&mut self, row: &'static Row, node: &Node, root: &Node) {
-        match row.becomes {
+        match row.becomes() {
             Becomes::Key => self.set(row, node, &row.variable(), plain),
             Becomes::Formatter => self.set(row, node, &row.variable(), formatter),
             Becomes::Access | Becomes::Http2 => self.set(row, node, &row.variable(), opposite),

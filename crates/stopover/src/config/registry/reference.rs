@@ -38,7 +38,7 @@ fn outcome(row: &Row) -> String {
         key.expect("a test says so").path()
     };
     let sets = |note: &str| format!("`{}`{note}", key_of(&row.variable()));
-    match row.becomes {
+    match row.becomes() {
         Becomes::Key => sets(note(row.path)),
         Becomes::Formatter => sets("; `logstash` means `json`"),
         Becomes::Access => sets(", of which it is the opposite"),

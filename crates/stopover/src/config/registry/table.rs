@@ -3,6 +3,8 @@
 //! A row is a key or a whole section. Its variable is `REGISTRY_` and its names in capitals with `_` between them, but
 //! where Go calls a field otherwise than YAML does. The table in `docs/configuration.md` is made from this one.
 
+use crate::config::keys;
+
 use Becomes::{
     Access, Address, Formatter, Http2, Ignored, Key, LetsEncrypt, Level, Network, Refused, Warned,
 };
@@ -43,10 +45,17 @@ pub(super) struct Row {
     pub(super) path: &'static str,
     /// Its variable, where that is not its path in capitals.
     named: Option<&'static str>,
-    pub(super) becomes: Becomes,
+    becomes: Becomes,
 }
 
 impl Row {
+    /// Returns what becomes of it: where there is a key of ours for it, that is set.
+    pub(super) fn becomes(&self) -> Becomes {
+        let plain = matches!(self.becomes, Ignored(_) | Warned(_) | Refused(_));
+        let is_key = || keys::KEYS.iter().any(|key| key.registry == Some(&*self.variable()));
+        if plain && is_key() { Key } else { self.becomes }
+    }
+
     /// Returns its variable.
     pub(super) fn variable(&self) -> String {
         match self.named {
