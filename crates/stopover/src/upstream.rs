@@ -14,6 +14,7 @@ mod blob;
 mod breaker;
 mod failure;
 mod gate;
+mod helper;
 mod list;
 mod pace;
 mod quota;
@@ -98,6 +99,12 @@ pub enum OptionsError {
     /// A file for TLS.
     #[error("upstream.{0}")]
     Tls(#[from] TlsError),
+    /// A program that gives the account.
+    #[error(
+        "upstream.credential_helper: found {0:?}, expected the path of a program, or the name of one in PATH, with or \
+         without docker-credential- before it"
+    )]
+    CredentialHelper(String),
 }
 
 impl Upstream {
@@ -114,7 +121,7 @@ impl Upstream {
         let site = site.ok_or_else(|| OptionsError::Url(options.url.clone()))?;
         let realms = options.known_realms().iter().copied().chain(options.realms.iter().map(String::as_str));
         let home = Arc::new(Home::new(site, realms).map_err(OptionsError::Realm)?);
-        let account = Account::of(options);
+        let account = Account::of(options, &clock).map_err(OptionsError::CredentialHelper)?;
         let account_label = Account::label(account.as_ref()).to_owned();
         let tokens = Arc::new(Tokens {
             registry: Arc::clone(&registry),

@@ -285,7 +285,9 @@ pub(super) static KEYS: &[Key] = &[
         Field::Text(|c| &mut c.upstream.credential_helper),
         "A program that gives the account, by Docker's protocol for credential helpers: a path, a name in PATH, or the short \
          name of a helper, such as `ecr-login` for `docker-credential-ecr-login`. It is run without a shell or arguments of \
-         yours. Not together with `username`. Where it fails, the account that it gave last is used on, or none.",
+         yours. Not together with `username`. It is asked for \
+         `https://index.docker.io/v1/` where the registry is docker.io, as `docker login` files it, else for the host in \
+         `url`. Where it fails, the account that it gave last is used on, or none.",
     )
     .registry("REGISTRY_PROXY_EXEC_COMMAND"),
     key(

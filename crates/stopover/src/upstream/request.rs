@@ -203,6 +203,14 @@ impl Upstream {
                 spend(response, deadline).await;
                 continue;
             }
+            if let Some(account) = used.as_ref().filter(|used| !used.is_token() && !answered)
+                && self.tokens.account_refused(&account.header)
+            {
+                spend(response, deadline).await;
+                answered = true;
+                pass = self.tokens.ready(ask.repository, deadline).await?;
+                continue;
+            }
             let from_inside = came_from_inside(&response);
             let challenge = challenge_of(response.headers());
             let Some(challenge) = challenge.filter(|_| used.is_none() && !answered) else {

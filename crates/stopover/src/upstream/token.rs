@@ -101,7 +101,7 @@ impl Tokens {
         let way = locked(&self.state.way).clone();
         let (realm, service, reach) = match way {
             None => return Ok(None),
-            Some(Way::Basic) => return Ok(self.basic()),
+            Some(Way::Basic) => return Ok(self.basic().await),
             Some(Way::Bearer { realm, service, reach }) => (realm, service, reach),
         };
         let odd_scope = locked(&self.state.odd_scopes).get(repository).cloned();
@@ -122,7 +122,7 @@ impl Tokens {
         let Some(realm) = challenge.realm.filter(|_| challenge.scheme == Scheme::Bearer) else {
             *locked(&self.state.way) = Some(Way::Basic);
             let none = || self.lasting(SourceErrorKind::Unauthorized, "the registry wants an account");
-            return self.basic().ok_or_else(none);
+            return self.basic().await.ok_or_else(none);
         };
         let usual_scope = pull_scope(repository);
         let scope = challenge.scope.filter(|scope| !scope.is_empty());
@@ -169,8 +169,13 @@ impl Tokens {
         }
     }
 
-    fn basic(&self) -> Option<Pass> {
-        self.account.as_ref().map(|account| Pass { header: account.basic(), want: None })
+    /// Hears that the account itself was refused; returns whether another may come in its stead.
+    pub(super) fn account_refused(&self, header: &HeaderValue) -> bool {
+        self.account.as_ref().is_some_and(|account| account.refused(header))
+    }
+
+    async fn basic(&self) -> Option<Pass> {
+        Some(Pass { header: self.account.as_ref()?.header().await?, want: None })
     }
 
     /// Decides whether a realm may be asked, and how far that may reach.

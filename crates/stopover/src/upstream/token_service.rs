@@ -25,13 +25,34 @@ const WORD: &str = "token";
 impl Tokens {
     /// Asks the token service, once.
     pub(super) async fn ask(&self, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
-        let answer = self.exchange(want).await;
+        let account = self.account_for(want).await;
+        let mut answer = self.exchange(want, account.as_ref()).await;
+        let refused = |failure: &Failure| {
+            matches!(failure.error.kind, SourceErrorKind::Unauthorized | SourceErrorKind::Denied)
+        };
+        if answer.as_ref().is_err_and(refused)
+            && account.is_some_and(|account| self.account_refused(&account))
+        {
+            let account = self.account_for(want).await;
+            answer = self.exchange(want, account.as_ref()).await;
+        }
         let word = answer.as_ref().map_or_else(|failure| failure.error.kind.as_str(), |_| "ok");
         self.metrics.upstream(&self.registry, WORD, word);
         answer
     }
 
-    async fn exchange(&self, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
+    /// Returns the account, where the request wants it and the gate lets it go there.
+    async fn account_for(&self, want: &Want) -> Option<HeaderValue> {
+        let account = self.account.as_ref().filter(|_| want.with_account)?;
+        let may_go = want.url().is_some_and(|url| gate::may_send(&self.home, &url));
+        if may_go { account.header().await } else { None }
+    }
+
+    async fn exchange(
+        &self,
+        want: &Want,
+        account: Option<&HeaderValue>,
+    ) -> Result<(HeaderValue, Duration), Failure> {
         let no_url = || self.lasting(SourceErrorKind::BadAnswer, "the URL of the token service is none");
         let url = want.url().ok_or_else(no_url)?;
         let what = format!("the request for a token at {}", Site::of(&url).ok_or_else(no_url)?);
@@ -42,7 +63,7 @@ impl Tokens {
         let trial = self.fuse.admit().map_err(|wait| held(SourceErrorKind::Unavailable, wait))?;
 
         let deadline = Instant::now() + self.answer_timeout;
-        let response = match self.egress.send(self.request(want, url), want.reach, deadline).await {
+        let response = match self.egress.send(request(url, account), want.reach, deadline).await {
             Ok(response) => response,
             Err(error) => {
                 trial.failed();
@@ -77,18 +98,17 @@ impl Tokens {
             _ => self.lasting(SourceErrorKind::BadAnswer, error.message),
         })
     }
+}
 
-    fn request(&self, want: &Want, url: Uri) -> Request<Empty<Bytes>> {
-        let account = self.account.as_ref().filter(|_| want.with_account && gate::may_send(&self.home, &url));
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = url;
-        let headers = request.headers_mut();
-        headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        if let Some(account) = account {
-            headers.insert(AUTHORIZATION, account.basic());
-        }
-        request
+fn request(url: Uri, account: Option<&HeaderValue>) -> Request<Empty<Bytes>> {
+    let mut request = Request::new(Empty::new());
+    *request.uri_mut() = url;
+    let headers = request.headers_mut();
+    headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(account) = account {
+        headers.insert(AUTHORIZATION, account.clone());
     }
+    request
 }

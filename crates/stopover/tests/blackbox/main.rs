@@ -15,6 +15,7 @@ mod conformance;
 mod conformance_discovery;
 mod content_kinds;
 mod crash;
+mod credential_helper;
 mod credentials;
 mod damaged_disk;
 mod discovery;
