@@ -13,11 +13,13 @@ use axum::{
         header::{ACCEPT, CONTENT_TYPE},
     },
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
 use tokio::net::TcpListener;
 
-use crate::metrics::Metrics;
+use crate::{health::Health, metrics::Metrics};
+
+mod debug;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -30,11 +32,17 @@ Stopover, the operator's port
 /metrics  for Prometheus
 /livez    200 while the process answers
 /readyz   200 while it takes pulls, also with the registry down; 503 while it starts or stops
+
+/debug/health       {} while it answers pulls; POST to /debug/health/down or /up to have it answer 503, or not
+/debug/vars         registry:2's counters
 ";
 
 /// What the answers are made of.
 struct Admin {
     metrics: Arc<Metrics>,
+    /// Where the metrics are besides `/metrics`.
+    metrics_path: String,
+    health: Arc<Health>,
     ready: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
@@ -44,6 +52,8 @@ struct Admin {
 pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
+    metrics_path: String,
+    health: Arc<Health>,
     ready: impl Fn() -> bool + Send + Sync + 'static,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
@@ -52,8 +62,12 @@ pub async fn serve(
         .route("/livez", get("ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
-        .fallback((StatusCode::NOT_FOUND, "not found; / lists what is here\n"))
-        .with_state(Arc::new(Admin { metrics, ready: Box::new(ready) }));
+        .route("/debug/health", get(debug::health))
+        .route("/debug/health/down", post(debug::down))
+        .route("/debug/health/up", post(debug::up))
+        .route("/debug/vars", get(debug::vars))
+        .fallback(debug::others)
+        .with_state(Arc::new(Admin { metrics, metrics_path, health, ready: Box::new(ready) }));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let shutdown = async move {
         shutdown.await;
@@ -74,7 +88,7 @@ pub async fn serve(
 }
 
 async fn readyz(State(admin): State<Arc<Admin>>) -> (StatusCode, &'static str) {
-    if (admin.ready)() {
+    if (admin.ready)() && !admin.health.is_down() {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
@@ -148,6 +162,8 @@ mod tests {
         let server = runtime.spawn(serve(
             listener,
             Metrics::new(),
+            "/metrics".to_owned(),
+            Arc::default(),
             move || ready.load(Ordering::SeqCst),
             async move { drop(stopped.await) },
         ));

@@ -16,6 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     client,
+    collect::{self, Keep, Run},
     config::{self, Config, Loaded, RunAs},
     log,
     metrics::Metrics,
@@ -79,6 +80,21 @@ enum Command {
     /// Serve pulls until SIGTERM; as it comes, a mirror of Docker Hub on port 5000
     #[command(after_long_help = EXAMPLES)]
     Serve {
+        #[command(flatten)]
+        file: FileArgument,
+    },
+    /// Remove content that no manifest names; only while nobody serves from the folder
+    #[command(name = "garbage-collect")]
+    GarbageCollect {
+        /// Say what would be removed, and change nothing
+        #[arg(short, long)]
+        dry_run: bool,
+        /// Remove manifests, too, that no tag names and no tagged one needs
+        #[arg(short = 'm', long)]
+        delete_untagged: bool,
+        /// Say nothing but what goes wrong
+        #[arg(short, long)]
+        quiet: bool,
         #[command(flatten)]
         file: FileArgument,
     },
@@ -159,6 +175,10 @@ pub fn run() -> ExitCode {
     }
     let done = match Arguments::parse_from(arguments).command {
         Command::Serve { file } => serve(file.path(), run_as),
+        Command::GarbageCollect { dry_run, delete_untagged, quiet, file } => {
+            let keep = if delete_untagged { Keep::TaggedManifests } else { Keep::EveryManifest };
+            collect(load(file.path(), run_as), keep, if dry_run { Run::Dry } else { Run::Wet }, quiet)
+        }
         Command::Check { reference: true, .. } => {
             print(&config::reference());
             Ok(ExitCode::SUCCESS)
@@ -186,6 +206,18 @@ pub fn run() -> ExitCode {
 fn print(text: &str) {
     let mut out = std::io::stdout();
     let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Collects garbage, and says so line by line.
+fn collect(loaded: Result<Loaded, String>, keep: Keep, run: Run, quiet: bool) -> Result<ExitCode, String> {
+    let Loaded { config, .. } = loaded?;
+    let mut say = |line: &str| {
+        if !quiet {
+            print(&format!("{line}\n"));
+        }
+    };
+    let collected = collect::collect(&config.storage.root, keep, run, &mut say);
+    collected.map(|()| ExitCode::SUCCESS).map_err(|error| format!("stopover: {error}"))
 }
 
 /// Returns what is in force, or what is wrong.

@@ -19,6 +19,7 @@ use tokio::{
 use crate::{
     access::Access,
     cache::Cache,
+    health::Health,
     log::AccessLog,
     metrics::{Metrics, Under},
     route::Route,
@@ -75,6 +76,7 @@ pub struct Server {
 impl Server {
     /// Returns a server of pulls from this cache, to whom `access` lets in.
     pub fn new(
+        health: Arc<Health>,
         access: Access,
         route: Route,
         cache: Cache,
@@ -84,7 +86,7 @@ impl Server {
     ) -> Self {
         let accounts = Arc::new(Accounts { log, metrics: Arc::clone(&metrics) });
         Self {
-            pulls: Arc::new(Pulls::new(access, route, cache, Arc::clone(&accounts))),
+            pulls: Arc::new(Pulls::new(health, access, route, cache, Arc::clone(&accounts))),
             accounts,
             slots: Arc::new(Semaphore::new(limits.connections_max)),
             limits,

@@ -16,8 +16,11 @@ use prometheus_client::{
     registry::Registry,
 };
 
+/// Registry 3's bounds for the time of a request, in seconds.
+const HTTP_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
 /// Words that label one request: closed sets, so the number of series is bounded.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestLabels {
     /// `version`, `manifest`, `blob`, `tags`, `referrers` or `other`.
     pub endpoint: &'static str,
@@ -25,11 +28,39 @@ pub struct RequestLabels {
     pub result: &'static str,
     /// The HTTP status.
     pub code: u16,
+    /// `get`, `head` or `other`.
+    pub method: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OurLabels {
+    endpoint: &'static str,
+    result: &'static str,
+    code: u16,
+}
+
+impl OurLabels {
+    fn of(labels: &RequestLabels) -> Self {
+        Self { endpoint: labels.endpoint, result: labels.result, code: labels.code }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TypeLabels {
     r#type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    handler: &'static str,
+    code: u16,
+    method: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandlerLabels {
+    handler: &'static str,
+    method: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -85,8 +116,10 @@ pub struct Metrics {
     registry: Registry,
     blobs: Proxied,
     manifests: Proxied,
-    requests: Family<RequestLabels, Counter>,
+    requests: Family<OurLabels, Counter>,
     request_seconds: Histogram,
+    http_requests: Family<HttpLabels, Counter>,
+    http_seconds: Family<HandlerLabels, Histogram>,
     upstream_requests: Family<UpstreamLabels, Counter>,
     access_refusals: Family<RefusalLabels, Counter>,
     quota_limit: Family<QuotaLabels, Gauge>,
@@ -124,6 +157,8 @@ impl Metrics {
             manifests: Proxied::default(),
             requests: Family::default(),
             request_seconds: Histogram::new(exponential_buckets(0.001, 4.0, 10)),
+            http_requests: Family::default(),
+            http_seconds: Family::new_with_constructor(|| Histogram::new(HTTP_BUCKETS)),
             upstream_requests: Family::default(),
             access_refusals: Family::default(),
             quota_limit: Family::default(),
@@ -146,7 +181,14 @@ impl Metrics {
 
     /// Counts one request of a client, answered.
     pub fn request(&self, labels: &RequestLabels, seconds: f64) {
-        self.requests.get_or_create(labels).inc();
+        let RequestLabels { endpoint, code, method, .. } = *labels;
+        let handler = match endpoint {
+            "version" => "base",
+            endpoint => endpoint,
+        };
+        self.http_requests.get_or_create(&HttpLabels { handler, code, method }).inc();
+        self.http_seconds.get_or_create(&HandlerLabels { handler, method }).observe(seconds);
+        self.requests.get_or_create(&OurLabels::of(labels)).inc();
         self.request_seconds.observe(seconds);
     }
 
@@ -156,6 +198,12 @@ impl Metrics {
         proxied.requests.inc();
         if hit { &proxied.hits } else { &proxied.misses }.inc();
         proxied.pushed_bytes.inc_by(bytes);
+    }
+
+    /// Returns registry 3's five counts: requests, hits, misses, bytes from upstream, bytes to clients.
+    pub fn proxy_counts(&self, content: ContentType) -> [u64; 5] {
+        let Proxied { requests, hits, misses, pulled_bytes, pushed_bytes } = self.proxied(content);
+        [requests, hits, misses, pulled_bytes, pushed_bytes].map(|counter| counter.get())
     }
 
     /// Counts bytes of content that came from upstream.
@@ -228,6 +276,13 @@ impl Metrics {
             }
             self.registry.register(name, help, family);
         }
+        let r = &mut self.registry;
+        r.register(
+            "registry_http_requests",
+            "Requests by handler, status and method",
+            self.http_requests.clone(),
+        );
+        r.register("registry_http_request_duration_seconds", "Time of requests", self.http_seconds.clone());
     }
 
     fn register_ours(&mut self) {

@@ -29,6 +29,7 @@ use crate::{
     cache::Cache,
     clock::Clock,
     config::{self, Config, WellKnown},
+    health::Health,
     http::{self, Limits},
     index::Index,
     log::AccessLog,
@@ -93,7 +94,16 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     let route = route_to_upstreams(&config, &metrics, &clock)?;
     let access = Access::new(&config.access, clock.clone(), Arc::clone(&metrics))?;
     let watching = tokio::spawn(access.watch());
-    let server = http::Server::new(access, route, cache.clone(), log, Arc::clone(&metrics), limits(&config));
+    let health = Arc::new(Health::default());
+    let server = http::Server::new(
+        Arc::clone(&health),
+        access,
+        route,
+        cache.clone(),
+        log,
+        Arc::clone(&metrics),
+        limits(&config),
+    );
 
     let ready = Arc::new(AtomicBool::new(true));
     let (stop, stopped) = watch::channel(false);
@@ -101,8 +111,10 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "the operator's port listens");
         }
-        let (ready, metrics) = (Arc::clone(&ready), Arc::clone(&metrics));
-        tokio::spawn(admin::serve(listener, metrics, move || ready.load(Ordering::Relaxed), told(stopped)));
+        let (ready, metrics, path) =
+            (Arc::clone(&ready), Arc::clone(&metrics), config.admin.metrics_path.clone());
+        let ready = move || ready.load(Ordering::Relaxed);
+        tokio::spawn(admin::serve(listener, metrics, path, health, ready, told(stopped)));
     }
     let housekeeping = keep_house(&cache, &config);
     announce(&config, &pulls);

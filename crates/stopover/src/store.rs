@@ -17,7 +17,8 @@ use oci::{Digest, Hasher};
 
 mod fs;
 
-pub use fs::{FsStore, OpenError};
+pub(crate) use fs::entries;
+pub use fs::{FsStore, OpenError, claim};
 
 /// Where verified content is kept.
 pub trait Store: Send + Sync {

@@ -22,6 +22,7 @@ use source::{Token, outside_tests, tokens};
 const PLAN: &Plan = &[
     ("clock", &[]),
     ("flight", &[]),
+    ("health", &[]),
     ("metrics", &[]),
     ("config", &["oci"]),
     ("source", &["oci"]),
@@ -33,12 +34,13 @@ const PLAN: &Plan = &[
     ("route", &["oci", "source"]),
     ("access", &["clock", "config", "flight", "metrics", "oci"]),
     ("cache", &["clock", "flight", "index", "metrics", "oci", "source", "store"]),
-    ("http", &["access", "cache", "log", "metrics", "oci", "route", "source"]),
-    ("admin", &["metrics"]),
+    ("collect", &["clock", "index", "oci", "store"]),
+    ("http", &["access", "cache", "health", "log", "metrics", "oci", "route", "source"]),
+    ("admin", &["health", "metrics"]),
     ("tls", &["metrics"]),
     ("server", &[EVERYTHING]),
     ("client", &["config", "tls"]),
-    ("cli", &["client", "config", "log", "metrics", "server", "tls"]),
+    ("cli", &["client", "collect", "config", "log", "metrics", "server", "tls"]),
 ];
 
 /// Lines of a file at most; well before that it holds two things.

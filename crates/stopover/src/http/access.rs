@@ -142,7 +142,12 @@ impl Line {
             Some(outcome) => outcome.as_str(),
             None => "none",
         };
-        let labels = RequestLabels { endpoint: self.endpoint, result, code: self.status.as_u16() };
+        let method = match self.method {
+            Method::GET => "get",
+            Method::HEAD => "head",
+            _ => "other",
+        };
+        let labels = RequestLabels { endpoint: self.endpoint, result, code: self.status.as_u16(), method };
         self.accounts.metrics.request(&labels, seconds);
         let content = match self.endpoint {
             "manifest" => ContentType::Manifest,

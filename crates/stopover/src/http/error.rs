@@ -61,6 +61,18 @@ impl Refusal {
         Self { retry_after, ..Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message) }
     }
 
+    /// The operator has taken the mirror out of service.
+    pub(super) fn down() -> Self {
+        let message = "health check failed: please see /debug/health";
+        let retry_after = Some(RETRY_AFTER);
+        // The request's body, if it has one, was not looked for.
+        Self {
+            retry_after,
+            close: true,
+            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message)
+        }
+    }
+
     /// A request that has, or may have, a body: none of ours does, and it is not read.
     pub(super) fn body() -> Self {
         let message = "a pull has no body: content-length must be 0 and transfer-encoding absent";

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     access::Access,
     cache::{Cache, Served},
+    health::Health,
     route::Route,
     source::{Origin, TagPage},
 };
@@ -34,6 +35,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(28);
 
 /// Answers pulls.
 pub(super) struct Pulls {
+    health: Arc<Health>,
     access: Access,
     route: Route,
     pub(super) cache: Cache,
@@ -69,11 +71,17 @@ type Answer = Result<Response<Body>, Refusal>;
 
 impl Pulls {
     /// Returns what answers pulls from this cache.
-    pub(super) fn new(access: Access, route: Route, cache: Cache, accounts: Arc<Accounts>) -> Self {
+    pub(super) fn new(
+        health: Arc<Health>,
+        access: Access,
+        route: Route,
+        cache: Cache,
+        accounts: Arc<Accounts>,
+    ) -> Self {
         // Ids go on from the time of the start, so that two runs do not give the same.
         let since_1970 = std::time::UNIX_EPOCH.elapsed().unwrap_or_default();
         let first = (since_1970.as_nanos() as u64) & !0xffff;
-        Self { access, route, cache, accounts, requests: AtomicU64::new(first) }
+        Self { health, access, route, cache, accounts, requests: AtomicU64::new(first) }
     }
 
     /// Answers a request, and has its line written when the answer's last byte is sent or given up.
@@ -86,6 +94,7 @@ impl Pulls {
         let mut line = Box::new(Line::begin(&self.accounts, caller.address, request.method().clone(), id));
         line.asked(request);
         let answer = match parsed(request, caller) {
+            _ if self.health.is_down() => Err(Refusal::down()),
             Ok(pull) => {
                 let answer = tokio::time::timeout(HEAD_WITHIN, self.admit_and_serve(&pull, &mut line));
                 answer.await.unwrap_or_else(|_| Err(Refusal::late()))

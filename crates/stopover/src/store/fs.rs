@@ -203,15 +203,30 @@ fn stamp_of(file: &File) -> io::Result<Option<Stamp>> {
     }))
 }
 
+/// Claims the folder as a server does, but makes nothing: `None` where there is no lock, since nobody has served.
+pub fn claim(root: &Path) -> Result<Option<File>, OpenError> {
+    let ours = root.join("stopover");
+    let path = ours.join("lock");
+    match File::open(&path) {
+        Ok(file) => claim_file(file, &ours).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(OpenError::Io { path, error }),
+    }
+}
+
 fn lock(ours: &Path) -> Result<File, OpenError> {
     let path = ours.join("lock");
     let failed = |error| OpenError::Io { path: path.clone(), error };
     make_folders(ours).map_err(failed)?;
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(failed)?;
+    claim_file(file, ours)
+}
+
+fn claim_file(file: File, ours: &Path) -> Result<File, OpenError> {
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(OpenError::InUse(ours.to_owned())),
-        Err(errno) => Err(failed(errno.into())),
+        Err(errno) => Err(OpenError::Io { path: ours.join("lock"), error: errno.into() }),
     }
 }
 
