@@ -6,6 +6,7 @@
 mod field;
 mod keys;
 mod mistake;
+mod names;
 mod pairs;
 mod reference;
 mod registry;
@@ -161,12 +162,14 @@ pub fn read(
     }
     if written.mistakes.is_empty() {
         let settings = std::mem::take(&mut written.settings);
+        let others = std::mem::take(&mut written.others);
         check_upstream(&mut config.upstream, &settings, &mut written);
         warn_of_library(&config.upstream, &settings, &mut written);
         check_access(&config, &mut written);
-        for other in std::mem::take(&mut written.others) {
-            add_upstream(&mut config, &other, &mut written);
+        for other in &others {
+            add_upstream(&mut config, other, &mut written);
         }
+        names::check(&config, &settings, &others, &mut written);
     }
     if !written.mistakes.is_empty() {
         written.mistakes.sort_by_key(Mistake::order);
@@ -179,7 +182,8 @@ pub fn read(
 /// registries or, beyond that, its name has it.
 fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
     let name = keys::find("upstream", "registry").expect("every upstream has a name");
-    let mut scratch = Config { upstream: Upstream::named(&other.registry), ..Config::default() };
+    let mut scratch =
+        Config { upstream: Upstream::named(&other.registry.to_ascii_lowercase()), ..Config::default() };
     let value = Value::Text(other.registry.clone());
     let registry = Setting { key: name, called: None, value, place: other.place.clone() };
     if let Err(found) = name.field.set(&mut scratch, &registry.value) {
@@ -192,8 +196,11 @@ fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
     }
     let mut known = std::iter::once(&config.upstream).chain(&config.upstreams);
     if known.any(|known| known.registry == scratch.upstream.registry) {
-        let what =
+        let mut what =
             format!("upstreams.{}: expected each registry once, and [upstream] is one", other.registry);
+        if let (Place::Variable(_), Some(setting)) = (&other.place, other.settings.first()) {
+            what += &format!(": set {}", setting.key.variable());
+        }
         written.mistakes.push(Mistake::new(other.place.clone(), what));
     }
     check_upstream(&mut scratch.upstream, &other.settings, written);

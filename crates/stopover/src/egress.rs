@@ -34,7 +34,7 @@ pub use self::{
     tls::{Tls, TlsError, TlsFiles},
 };
 use self::{
-    connect::{ConnectError, Connector},
+    connect::{ConnectError, Connector, Limits},
     names::Names,
 };
 
@@ -56,6 +56,19 @@ pub struct EgressOptions {
     pub proxies: Proxies,
     /// How encrypted connections are made.
     pub tls: Tls,
+    /// Whose word names the hosts.
+    pub hosts: Hosts,
+}
+
+/// Whose word names the hosts that a way out leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hosts {
+    /// The operator's, and data's that comes from them: a request's [`Reach`] tells the two apart.
+    Known,
+    /// A client's: nobody here has ever heard of them. Every request is held to [`Reach::Public`], whatever it says of
+    /// itself, names are resolved here even where a proxy stands between, and the proxy is asked for the address that
+    /// was found, so that it cannot be led inside by a name.
+    Strange,
 }
 
 impl Default for EgressOptions {
@@ -64,6 +77,7 @@ impl Default for EgressOptions {
             connect_timeout: Duration::from_secs(3),
             proxies: Proxies::FromEnvironment,
             tls: Tls::default(),
+            hosts: Hosts::Known,
         }
     }
 }
@@ -94,7 +108,8 @@ impl Egress {
         let proxies = Arc::new(options.proxies.matcher());
         let names = Arc::new(Names::default());
         let client = |reach| {
-            let connector = Connector::new(reach, options.connect_timeout, &proxies, &options.tls, &names);
+            let limits = Limits { reach, hosts: options.hosts, connect_timeout: options.connect_timeout };
+            let connector = Connector::new(limits, &proxies, &options.tls, &names);
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new())
@@ -103,6 +118,9 @@ impl Egress {
                 .http1_max_buf_size(READ_BUFFER_BYTES)
                 .build(connector)
         };
+        // What a client named has no home of its own that would be trusted further.
+        let held_to = |reach| if options.hosts == Hosts::Strange { Reach::Public } else { reach };
+        let client = |reach| client(held_to(reach));
         let (home, named, public) = (client(Reach::Home), client(Reach::Named), client(Reach::Public));
         Arc::new(Self { home, named, public, proxies })
     }

@@ -3,7 +3,10 @@
 //! The names beginning `registry_proxy_` are registry 3's, so that its dashboards keep working; the others are ours.
 //! Label sets are bounded: no repository, tag, digest, client or URL is ever a label.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -114,6 +117,8 @@ struct Proxied {
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    /// The registries that are named in labels; all of them where nobody said.
+    named: OnceLock<BTreeSet<String>>,
     blobs: Proxied,
     manifests: Proxied,
     requests: Family<OurLabels, Counter>,
@@ -153,6 +158,7 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut metrics = Self {
             registry: Registry::default(),
+            named: OnceLock::new(),
             blobs: Proxied::default(),
             manifests: Proxied::default(),
             requests: Family::default(),
@@ -221,15 +227,25 @@ impl Metrics {
         self.access_refusals.get_or_create(&RefusalLabels { reason }).inc();
     }
 
+    /// Says which registries are named in labels. Others are `other`, since clients may name any number of them.
+    pub fn name_registries(&self, names: impl IntoIterator<Item = String>) {
+        self.named.get_or_init(|| names.into_iter().collect());
+    }
+
+    fn label_of(&self, registry: &str) -> String {
+        let is_named = self.named.get().is_none_or(|named| named.contains(registry));
+        if is_named { registry } else { "other" }.to_owned()
+    }
+
     /// Counts one request to a registry. `request` is a word such as `manifest_get`; `result` is `ok` or an error's word.
     pub fn upstream(&self, registry: &str, request: &'static str, result: &'static str) {
-        let labels = UpstreamLabels { registry: registry.to_owned(), request, result };
+        let labels = UpstreamLabels { registry: self.label_of(registry), request, result };
         self.upstream_requests.get_or_create(&labels).inc();
     }
 
     /// Notes what a registry says is left of an account's quota, in manifest GETs.
     pub fn quota(&self, registry: &str, account: &str, limit: u64, remaining: u64) {
-        let labels = QuotaLabels { registry: registry.to_owned(), account: account.to_owned() };
+        let labels = QuotaLabels { registry: self.label_of(registry), account: account.to_owned() };
         self.quota_limit.get_or_create(&labels).set(limit.cast_signed());
         self.quota_remaining.get_or_create(&labels).set(remaining.cast_signed());
     }

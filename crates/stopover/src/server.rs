@@ -29,12 +29,13 @@ use crate::{
     cache::Cache,
     clock::Clock,
     config::{self, Config, WellKnown},
+    egress::Hosts,
     health::Health,
     http::{self, Limits},
     index::Index,
     log::AccessLog,
     metrics::Metrics,
-    route::{Mirrored, Route},
+    route::{Mirrored, OnDemand, Registries, Route, is_public_host},
     source::Freshness,
     store::{FsStore, OpenError},
     upstream::{OptionsError, Upstream},
@@ -42,6 +43,10 @@ use crate::{
 
 /// Files kept for what is not a client's connection: blobs, upstream, the index.
 const FILES_RESERVED: u64 = 512;
+/// Regions of well-known registries that are remembered, with what was learned of each.
+const REGIONS_KEPT_MAX: usize = 64;
+/// Registries that nobody configured and that are remembered.
+const STRANGERS_KEPT_MAX: usize = 256;
 /// How long tasks without a client may take to end.
 const TASKS_WAIT: Duration = Duration::from_secs(2);
 
@@ -138,28 +143,42 @@ pub fn check(config: &Config) -> Result<(), ServeError> {
     route_to_upstreams(config, &Metrics::new(), &Clock::default()).map(drop)
 }
 
-/// Returns the way to every registry that is configured or well known.
+/// Returns the way to every registry that is configured or well known and, where that is wished, to any public one.
 fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Route, ServeError> {
-    let (ways_out, metrics, clock) = (WaysOut::default(), Arc::clone(metrics), clock.clone());
-    let mirrored = move |upstream: &config::Upstream| -> Result<Mirrored, ServeError> {
-        let source = ways_out.to(upstream).map_err(OptionsError::from);
-        let source = source.and_then(|way| Upstream::new(upstream, way, Arc::clone(&metrics), clock.clone()));
-        let registry = upstream.registry.clone();
-        Ok(Mirrored {
-            registry: Arc::from(upstream.registry.as_str()),
-            aliases: upstream.aliases(),
-            library: upstream.library(),
-            source: source.map_err(|error| ServeError::Upstream { registry, error })?,
-        })
+    let maker = |hosts| {
+        let (ways_out, metrics, clock) = (WaysOut::new(hosts), Arc::clone(metrics), clock.clone());
+        move |upstream: &config::Upstream| -> Result<Mirrored, ServeError> {
+            let way = ways_out.to(upstream).map_err(OptionsError::from);
+            let source =
+                way.and_then(|way| Upstream::new(upstream, way, Arc::clone(&metrics), clock.clone()));
+            let registry = upstream.registry.clone();
+            Ok(Mirrored {
+                registry: Arc::from(upstream.registry.as_str()),
+                aliases: upstream.other_names(),
+                hosts: upstream.hosts.clone(),
+                library: upstream.library(),
+                source: source.map_err(|error| ServeError::Upstream { registry, error })?,
+            })
+        }
     };
+    let mirrored = maker(Hosts::Known);
+    let others = config.others();
+    metrics
+        .name_registries(others.iter().chain([&config.upstream]).map(|upstream| upstream.registry.clone()));
     let default = mirrored(&config.upstream)?;
-    let others = config.others().iter().map(&mirrored).collect::<Result<Vec<_>, _>>()?;
-    let well_known = config.route.well_known;
-    let on_demand = move |name: &str| {
-        let regional = well_known && WellKnown::is_regional(name);
-        regional.then(|| mirrored(&config::Upstream::named(name)).ok()).flatten()
-    };
-    Ok(Route::new(default, others, Box::new(on_demand), freshness(config)))
+    let others = others.iter().map(&mirrored).collect::<Result<Vec<_>, _>>()?;
+    let mut on_demand = Vec::new();
+    if config.route.well_known {
+        let make = move |name: &str| mirrored(&config::Upstream::named(name)).ok();
+        on_demand.push(OnDemand::new(WellKnown::is_regional, make, REGIONS_KEPT_MAX));
+    }
+    if config.route.open {
+        let strange = maker(Hosts::Strange);
+        let make = move |name: &str| strange(&config::Upstream::named(name)).ok();
+        on_demand.push(OnDemand::new(is_public_host, make, STRANGERS_KEPT_MAX));
+    }
+    let registries = Registries { default, others, on_demand, prefix: config.http.prefix.clone() };
+    Ok(Route::new(registries, freshness(config)))
 }
 
 fn freshness(config: &Config) -> Freshness {

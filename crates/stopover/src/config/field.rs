@@ -54,6 +54,12 @@ pub(super) enum Field {
     Host(Of<String>),
     /// Hosts with optional ports.
     Hosts(Of<Vec<String>>),
+    /// Hosts without ports.
+    HostNames(Of<Vec<String>>),
+    /// Names that are one part of a path.
+    Names(Of<Vec<String>>),
+    /// The beginning of a path; the empty one is "not set".
+    Prefix(Of<Option<String>>),
     /// A registry's URL.
     Url(Of<String>),
     /// The name of a repository, or the beginning of one; the empty one is "not set".
@@ -170,6 +176,9 @@ impl Field {
             Self::Format(of) => *of(config) = format(value.text()?)?,
             Self::Host(of) => *of(config) = units::host(value.text()?)?,
             Self::Hosts(of) => *of(config) = value.each(units::host)?,
+            Self::HostNames(of) => *of(config) = value.each(units::host_name)?,
+            Self::Names(of) => *of(config) = value.each(units::path_part)?,
+            Self::Prefix(of) => *of(config) = units::path_prefix(value.text()?)?,
             Self::Url(of) => *of(config) = units::url(value.text()?)?,
             Self::Repository(of) => {
                 *of(config) = match text(value)? {
@@ -193,7 +202,7 @@ impl Field {
             (Self::Url(_) | Self::Host(_), Value::Text(text)) if text.contains(['@', '?', '#']) => {
                 "one with a user name, a password or a query in it (not shown)".to_owned()
             }
-            (Self::Hosts(_), _)
+            (Self::Hosts(_) | Self::HostNames(_), _)
                 if value.each(|text| (!text.contains(['@', '?', '#'])).then_some(())).is_none() =>
             {
                 value.found_kind().to_owned()
@@ -239,6 +248,11 @@ impl Field {
                 .to_owned(),
             Self::File(_) => "the path of a file".to_owned(),
             Self::Repository(_) => "a name as repositories have, such as \"proxy/docker\"".to_owned(),
+            Self::HostNames(_) => "a list of hosts without ports, such as [\"ghcr.mirror.example\"]".to_owned(),
+            Self::Names(_) => {
+                "a list of names in lower case without slashes, such as [\"hub\"], and neither \"v2\" nor \"library\"".to_owned()
+            }
+            Self::Prefix(_) => "a path in lower case, such as \"/mirrors/oci/\", with neither \"v2\" in it nor \"library\" first".to_owned(),
             Self::Text(_) | Self::Secret(_) => "a text without control characters".to_owned(),
             Self::Pairs(_) => pairs::EXPECTED.to_owned(),
             Self::Headers(_) => pairs::HEADERS_EXPECTED.to_owned(),
@@ -267,7 +281,10 @@ impl Field {
             Self::Level(of) => quoted(of(config).as_str()),
             Self::Format(of) => quoted(of(config).as_str()),
             Self::Host(of) | Self::Url(of) => quoted(of(config)),
-            Self::Hosts(of) => list(of(config).iter().map(|host| quoted(host)).collect()),
+            Self::Hosts(of) | Self::HostNames(of) | Self::Names(of) => {
+                list(of(config).iter().map(|host| quoted(host)).collect())
+            }
+            Self::Prefix(of) => quoted(&format!("/{}/", of(config).as_deref()?)),
             Self::File(of) => quoted(&of(config).as_deref()?.to_string_lossy()),
             Self::Repository(of) => quoted(of(config).as_ref()?.as_str()),
             Self::Text(of) => quoted(of(config).as_deref()?),
@@ -283,8 +300,10 @@ impl Field {
         match self {
             Self::Count { .. } => text.parse().map_or_else(|_| written(), Value::Integer),
             Self::Flag(_) => text.parse().map_or_else(|_| written(), Value::Flag),
-            Self::Hosts(_) if text.is_empty() => Value::List(Vec::new()),
-            Self::Listen(_) | Self::Hosts(_) if text.contains(',') => {
+            Self::Hosts(_) | Self::HostNames(_) | Self::Names(_) if text.is_empty() => {
+                Value::List(Vec::new())
+            }
+            Self::Listen(_) | Self::Hosts(_) | Self::HostNames(_) | Self::Names(_) if text.contains(',') => {
                 Value::List(text.split(',').map(|part| Value::Text(part.trim().to_owned())).collect())
             }
             Self::Pairs(_) | Self::Headers(_) => pairs::split(text),

@@ -63,7 +63,7 @@ pub(super) static SECTIONS: [(&str, &str); 8] = [
     (
         "route",
         "Which registries a client may name, by `?ns=ghcr.io` or by `/v2/ghcr.io/org/app/...`, besides those that are \
-         configured. A host that is neither is refused without a connection.",
+         configured. A host that is neither is refused without a connection. docs/request-handling.md has every way to name one.",
     ),
     ("upstream", "The registry that is mirrored for clients that name none."),
 ];
@@ -77,6 +77,14 @@ pub(super) static KEYS: &[Key] = &[
         "Where to listen. `:5000` and `[::]:5000` mean every address of the machine, IPv4 and IPv6. Port 0 takes a free one.",
     )
     .registry("REGISTRY_HTTP_ADDR"),
+    key(
+        "http",
+        "prefix",
+        Field::Prefix(|c| &mut c.http.prefix),
+        "A path that clients may put before `/v2/`, or behind it, as well as none: for a mirror behind a web server that passes \
+         on one path of many. It says nothing of the registry.",
+    )
+    .registry("REGISTRY_HTTP_PREFIX"),
     key(
         "http",
         "workers",
@@ -244,6 +252,13 @@ pub(super) static KEYS: &[Key] = &[
          public.ecr.aws, nvcr.io, lscr.io and registry.gitlab.com are mirrored without being configured, anonymously.",
     ),
     key(
+        "route",
+        "open",
+        Field::Flag(|c| &mut c.route.open),
+        "Whether any other public host that a client names is mirrored too: by https, on port 443, anonymously, and never at an \
+         address that is private, loopback or otherwise special. Whoever reaches the mirror then decides what fills its disk.",
+    ),
+    key(
         "upstream",
         "registry",
         Field::Host(|c| &mut c.upstream.registry),
@@ -264,6 +279,21 @@ pub(super) static KEYS: &[Key] = &[
         Field::Repository(|c| &mut c.upstream.repository_prefix),
         "What stands before each repository's name at the registry and not in the names that clients use: a project of \
          Harbor's, a pull-through rule of ECR's.",
+    ),
+    key(
+        "upstream",
+        "aliases",
+        Field::Names(|c| &mut c.upstream.aliases),
+        "Other names for the registry: `[\"hub\"]` makes `<this mirror>/hub/org/app` an image of it, as a proxy project of Harbor \
+         does, and `http://<this mirror>/hub` the URL of a mirror for it. An alias hides a namespace of that name at the default \
+         registry.",
+    ),
+    key(
+        "upstream",
+        "hosts",
+        Field::HostNames(|c| &mut c.upstream.hosts),
+        "Names of this mirror, such as `[\"ghcr.mirror.example\"]`, by which it is a mirror of this registry alone. Ports and upper \
+         case do not count.",
     ),
     key(
         "upstream",

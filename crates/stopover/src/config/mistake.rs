@@ -91,8 +91,7 @@ impl Mistake {
 
     /// A section that does not exist.
     pub(super) fn unknown_section(place: Place, section: &str) -> Self {
-        let near = SECTIONS.iter().map(|(name, _)| *name).min_by_key(|name| distance(name, section));
-        let hint = match near.filter(|name| distance(name, section) <= allowed(section)) {
+        let hint = match nearest(section, SECTIONS.iter().map(|(name, _)| *name)) {
             Some(name) => format!("did you mean [{name}]?"),
             None => format!("the sections are {}", SECTIONS.map(|(name, _)| name).join(", ")),
         };
@@ -101,9 +100,9 @@ impl Mistake {
 
     /// A variable of ours that names no key.
     pub(super) fn unknown_variable(variable: &str) -> Self {
-        let near = KEYS.iter().min_by_key(|key| distance(&key.variable(), variable));
-        let hint = match near.filter(|key| distance(&key.variable(), variable) <= allowed(variable)) {
-            Some(key) => format!("did you mean {}?", key.variable()),
+        let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        let hint = match nearest(variable, known.iter().map(String::as_str)) {
+            Some(known) => format!("did you mean {known}?"),
             None => "expected STOPOVER_<SECTION>__<KEY>, such as STOPOVER_CACHE__TAG_TTL".to_owned(),
         };
         Self { place: Place::Variable(shown(variable)), what: format!("unknown variable; {hint}") }
@@ -139,6 +138,13 @@ pub(super) fn shown(name: &str) -> String {
 fn nearest_key(section: &str, name: &str) -> Option<&'static Key> {
     let far = |key: &&Key| distance(key.name, name) + usize::from(key.section != section);
     KEYS.iter().min_by_key(far).filter(|key| far(key) <= allowed(name))
+}
+
+/// Returns the one of `known` that was probably meant by `written`.
+pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .min_by_key(|known| distance(known, written))
+        .filter(|known| distance(known, written) <= allowed(written))
 }
 
 fn names_in(section: &str) -> String {

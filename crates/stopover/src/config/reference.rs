@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{
     keys::{KEYS, SECTIONS},
     registry,
-    used::Config,
+    used::{Config, Upstream},
 };
 
 const HEAD: &str = "\
@@ -54,7 +54,11 @@ password = \"<token>\"
 url = \"http://registry.example.com:5000\"
 ```
 
-Clients name it by `?ns=ghcr.io`, as containerd does by itself, or by path: `<this mirror>/ghcr.io/org/app`.
+In the environment it is `STOPOVER_UPSTREAMS__GHCR_IO__USERNAME`: the name in upper case, with `_` for whatever is neither a
+letter nor a digit. That works for well-known registries and for those that have a table, which may be empty.
+
+Clients name it by `?ns=ghcr.io`, as containerd does by itself, or by path: `<this mirror>/ghcr.io/org/app`. What
+docs/request-handling.md says of further ways needs `aliases` or `hosts`. No two registries may share a name, an alias or a host.
 ";
 
 const TAIL: &str = "
@@ -103,6 +107,13 @@ impl Config {
                     text += &format!("{} = {value}\n", key.name);
                 }
             }
+        }
+        let configured = |other: &&Upstream| self.upstreams.iter().any(|one| one.registry == other.registry);
+        let others = self.others();
+        let others: Vec<&str> =
+            others.iter().filter(|other| !configured(other)).map(|other| &*other.registry).collect();
+        if !others.is_empty() {
+            text += &format!("\n# mirrored besides, as they come: {} and their regions\n", others.join(", "));
         }
         text
     }

@@ -33,6 +33,7 @@ const ROWS: &[Row] = &[
     ("http.addr", r#"["127.0.0.1:80", "[::1]:80"]"#, "127.0.0.1:80, [::1]:80", |c| {
         c.http.addr == ["127.0.0.1:80".parse().unwrap(), "[::1]:80".parse().unwrap()]
     }),
+    ("http.prefix", r#""/mirrors/oci/""#, "mirrors/oci", |c| c.http.prefix.as_deref() == Some("mirrors/oci")),
     ("http.workers", "3", "3", |c| c.http.workers == 3),
     ("http.connections_max", "77", "77", |c| c.http.connections_max == 77),
     ("http.header_timeout", r#""1s""#, "1s", |c| c.http.header_timeout == seconds(1)),
@@ -69,8 +70,11 @@ const ROWS: &[Row] = &[
         c.log.fields == [("n".to_owned(), "1".to_owned()), ("service".to_owned(), "mirror".to_owned())]
     }),
     ("route.well_known", "false", "false", |c| !c.route.well_known),
+    ("route.open", "true", "true", |c| c.route.open),
     ("upstream.registry", r#""ghcr.io""#, "ghcr.io", |c| c.upstream.registry == "ghcr.io"),
     ("upstream.url", r#""http://h:7000/""#, "http://h:7000/", |c| c.upstream.url == "http://h:7000"),
+    ("upstream.aliases", r#"["hub", "a.b"]"#, "hub,a.b", |c| c.upstream.aliases == ["hub", "a.b"]),
+    ("upstream.hosts", r#"["Hub.example"]"#, "hub.example", |c| c.upstream.hosts == ["hub.example"]),
     ("upstream.username", r#""ann""#, "ann", |c| c.upstream.username.as_deref() == Some("ann")),
     ("upstream.password", r#""s3cret""#, "s3cret", |c| {
         c.upstream.password.as_ref().is_some_and(|password| password.expose() == "s3cret")

@@ -9,6 +9,7 @@ use std::{
 };
 
 use http::uri::Authority;
+use oci::RepositoryName;
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 const SECONDS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -144,6 +145,28 @@ pub(super) fn host(text: &str) -> Option<String> {
         }
     };
     (port_right && host_right).then(|| text.to_ascii_lowercase())
+}
+
+/// Returns `text`, a host without a port, in lower case.
+pub(super) fn host_name(text: &str) -> Option<String> {
+    host(text).filter(|host| host.ends_with(']') || !host.contains(':'))
+}
+
+/// Returns `text`, a name that can be the first part of a repository's: neither the API's own nor Docker Hub's.
+pub(super) fn path_part(text: &str) -> Option<String> {
+    let is_free = !text.contains('/') && !["v2", "library"].contains(&text);
+    (is_free && text.parse::<RepositoryName>().is_ok()).then(|| text.to_owned())
+}
+
+/// Returns `text`, the beginning of a path, without slashes at its ends; `Some(None)` where it is the top.
+pub(super) fn path_prefix(text: &str) -> Option<Option<String>> {
+    let inner = text.strip_prefix('/').unwrap_or(text);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    let is_right = inner.parse::<RepositoryName>().is_ok()
+        && !inner.starts_with("library/")
+        && inner != "library"
+        && !inner.split('/').any(|part| part == "v2");
+    if inner.is_empty() { Some(None) } else { is_right.then(|| Some(inner.to_owned())) }
 }
 
 /// Returns `text`, a registry's URL, without a slash at its end and with scheme and host in lower case.

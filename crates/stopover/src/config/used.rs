@@ -45,6 +45,8 @@ pub struct Config {
 pub struct Route {
     /// Whether the well-known registries are mirrored too, as they are to anybody.
     pub well_known: bool,
+    /// Whether any other public host that a client names is mirrored.
+    pub open: bool,
 }
 
 /// The pull port and its connections.
@@ -52,6 +54,8 @@ pub struct Route {
 pub struct Http {
     /// Where clients are listened for; at least one. `[::]` stands for IPv4 too.
     pub addr: Vec<SocketAddr>,
+    /// A path that clients may ask below, besides the top: `mirrors/oci`, without slashes at its ends.
+    pub prefix: Option<String>,
     /// Threads that serve; 0 is one for each core.
     pub workers: usize,
     /// Connections open at once; the server lowers it to fit the limit on open files.
@@ -160,6 +164,10 @@ pub struct Upstream {
     pub registry: String,
     /// Where it is reached: `http` or `https`, a host, an optional port, maybe a path before `/v2/`; no slash at the end.
     pub url: String,
+    /// Other names for it, each one part of a path.
+    pub aliases: Vec<String>,
+    /// Names of the mirror, without a port, by which it is this registry alone.
+    pub hosts: Vec<String>,
     /// What stands before each repository's name there, such as a project of Harbor's.
     pub repository_prefix: Option<oci::RepositoryName>,
     /// The account; `None` is anonymous. Set exactly when `password` is.
@@ -192,6 +200,13 @@ impl Upstream {
     /// Returns whether there is an account to pull with.
     pub fn has_account(&self) -> bool {
         self.username.is_some() || self.credential_helper.is_some()
+    }
+
+    /// Returns every other name of the registry.
+    pub fn other_names(&self) -> Vec<String> {
+        let mut names = self.well_known_aliases();
+        names.extend(self.aliases.iter().cloned());
+        names
     }
 }
 
@@ -244,6 +259,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             addr: vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 5000)],
+            prefix: None,
             workers: 0,
             connections_max: 10_000,
             header_timeout: 30 * SECOND,
@@ -292,7 +308,7 @@ impl Default for Cache {
 
 impl Default for Route {
     fn default() -> Self {
-        Self { well_known: true }
+        Self { well_known: true, open: false }
     }
 }
 
@@ -307,6 +323,8 @@ impl Default for Upstream {
         Self {
             registry: "docker.io".to_owned(),
             url: "https://registry-1.docker.io".to_owned(),
+            aliases: Vec::new(),
+            hosts: Vec::new(),
             username: None,
             password: None,
             credential_helper: None,

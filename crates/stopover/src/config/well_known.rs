@@ -157,8 +157,8 @@ impl Upstream {
         WellKnown::of(&self.registry).map_or(USUAL, |known| known.pace_with_account)
     }
 
-    /// Returns other names that clients send for the registry.
-    pub fn aliases(&self) -> Vec<String> {
+    /// Returns the names that clients send for the registry without being told to.
+    pub fn well_known_aliases(&self) -> Vec<String> {
         let aliases = WellKnown::of(&self.registry).map_or(&[][..], |known| known.aliases);
         aliases.iter().map(|&alias| alias.to_owned()).collect()
     }

@@ -11,6 +11,7 @@ use super::{
     field::Value,
     keys::{self, Key, SECTIONS},
     mistake::{Mistake, Place},
+    names,
     registry::Reading,
 };
 
@@ -98,7 +99,7 @@ impl Written {
             };
             let mut other = Other { registry, place: at(name.span()), settings: Vec::new() };
             for (key_name, value) in table {
-                match keys::find("upstream", key_name.get_ref()).filter(|key| key.name != "registry") {
+                match key_of_other(key_name.get_ref()) {
                     Some(key) => other.settings.push(Setting {
                         key,
                         called: None,
@@ -139,6 +140,10 @@ impl Written {
             self.warnings.push(format!("{name}: ignored, since it looks like Kubernetes' own for a service"));
             return;
         }
+        if name.starts_with(names::VARIABLES) {
+            self.read_others_variable(name, text);
+            return;
+        }
         let Some(key) = keys::KEYS.iter().find(|key| key.variable() == name) else {
             self.mistakes.push(Mistake::unknown_variable(name));
             return;
@@ -146,6 +151,28 @@ impl Written {
         let place = Place::Variable(name.to_owned());
         self.settings.push(Setting { key, called: None, value: key.field.read(text), place });
     }
+
+    /// A variable for a key of a further registry: one that has a table in the file, or a well-known one.
+    fn read_others_variable(&mut self, name: &str, text: &str) {
+        let place = Place::Variable(name.to_owned());
+        let (registry, key_name) = match names::of_variable(name, &self.others) {
+            Ok(meant) => meant,
+            Err(mistake) => return self.mistakes.push(mistake),
+        };
+        let Some(key) = key_of_other(&key_name) else {
+            return self.mistakes.push(Mistake::unknown_key(place, "upstream", &key_name));
+        };
+        let setting = Setting { key, called: None, value: key.field.read(text), place: place.clone() };
+        match self.others.iter_mut().find(|other| other.registry == registry) {
+            Some(other) => other.settings.push(setting),
+            None => self.others.push(Other { registry, place, settings: vec![setting] }),
+        }
+    }
+}
+
+/// Returns the key of this name that a further registry has.
+fn key_of_other(name: &str) -> Option<&'static Key> {
+    keys::find("upstream", name).filter(|key| key.name != "registry")
 }
 
 /// Returns where the setting of this key that counts was written.

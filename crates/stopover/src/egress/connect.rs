@@ -22,7 +22,7 @@ use tokio::{
 use tower_service::Service;
 
 use super::{
-    EgressErrorKind, Reach,
+    EgressErrorKind, Hosts, Reach,
     address::is_public,
     names::Names,
     proxy::{Route, Wire},
@@ -39,8 +39,10 @@ const ADDRESSES_MAX: usize = 6;
 /// Why there is no connection.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    #[error("{host} was named by a registry's answer and has no public address")]
+    #[error("{host} was named by a client or by a registry's answer, and has no public address")]
     Forbidden { host: String },
+    #[error("{host} was named by a client, so it is asked by https and on port 443 alone")]
+    NotHttps { host: String },
     #[error("cannot resolve {host}: {cause}")]
     Dns { host: String, cause: String },
     #[error("cannot connect to {host}: {cause}")]
@@ -54,11 +56,19 @@ pub(super) enum ConnectError {
 impl ConnectError {
     pub(super) fn kind(&self) -> EgressErrorKind {
         match self {
-            Self::Forbidden { .. } => EgressErrorKind::Forbidden,
+            Self::Forbidden { .. } | Self::NotHttps { .. } => EgressErrorKind::Forbidden,
             Self::Dns { .. } | Self::Tcp { .. } | Self::Proxy { .. } => EgressErrorKind::Connect,
             Self::Timeout { .. } => EgressErrorKind::ConnectTimeout,
         }
     }
+}
+
+/// How far connections may lead, and how long they may take.
+#[derive(Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) reach: Reach,
+    pub(super) hosts: Hosts,
+    pub(super) connect_timeout: Duration,
 }
 
 /// Connects, through proxies and TLS where needed, within a limit.
@@ -69,17 +79,13 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(
-        reach: Reach,
-        connect_timeout: Duration,
-        proxies: &Arc<Matcher>,
-        tls: &Tls,
-        names: &Arc<Names>,
-    ) -> Self {
+    pub(super) fn new(limits: Limits, proxies: &Arc<Matcher>, tls: &Tls, names: &Arc<Names>) -> Self {
+        let Limits { reach, hosts, connect_timeout } = limits;
         let to_target = if reach == Reach::Home { &tls.home } else { &tls.elsewhere };
         let dial = |reach| Dial { names: Arc::clone(names), reach, timeout: connect_timeout };
         let route = Route {
             proxies: Arc::clone(proxies),
+            hosts,
             direct: dial(reach),
             dial_proxy: dial(Reach::Named),
             to_proxy: over_tls(dial(Reach::Named), &tls.elsewhere),
@@ -152,13 +158,26 @@ impl Dial {
         Ok(())
     }
 
+    /// Returns `target` with an address that may be connected to in the place of its host's name.
+    pub(super) async fn resolved(&self, target: &Uri) -> Result<Uri, ConnectError> {
+        let host = target.host().unwrap_or_default();
+        let found = self.addresses(host).await?;
+        // Whatever the proxy stands on, it reaches IPv4.
+        let address = found.iter().find(|address| address.is_ipv4()).unwrap_or(&found[0]);
+        let authority = SocketAddr::new(*address, port_of(target)).to_string();
+        let mut parts = target.clone().into_parts();
+        parts.authority = authority.parse().ok();
+        Uri::from_parts(parts).map_err(|_| ConnectError::Forbidden { host: host.to_owned() })
+    }
+
     async fn connect(&self, target: &Uri) -> Result<TcpStream, ConnectError> {
         let host = target.host().unwrap_or_default();
-        let port = target.port_u16().unwrap_or(match target.scheme_str() {
-            Some("https") => 443,
-            Some("socks5" | "socks5h") => 1080,
-            _ => 80,
-        });
+        let addresses = self.addresses(host).await?;
+        self.race(host, port_of(target), &addresses).await
+    }
+
+    /// Returns the addresses of a host that may be connected to; at least one.
+    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, ConnectError> {
         let found = self.names.lookup(host).await;
         let found = found.map_err(|cause| ConnectError::Dns { host: host.to_owned(), cause })?;
         let allowed =
@@ -167,7 +186,7 @@ impl Dial {
         if addresses.is_empty() {
             return Err(ConnectError::Forbidden { host: host.to_owned() });
         }
-        self.race(host, port, &addresses).await
+        Ok(addresses)
     }
 
     async fn race(&self, host: &str, port: u16, addresses: &[IpAddr]) -> Result<TcpStream, ConnectError> {
@@ -193,6 +212,22 @@ impl Dial {
             }
         }
     }
+}
+
+/// Refuses what is not asked by https on its usual port.
+pub(super) fn require_usual_https(target: &Uri) -> Result<(), ConnectError> {
+    if target.scheme_str() == Some("https") && port_of(target) == 443 {
+        return Ok(());
+    }
+    Err(ConnectError::NotHttps { host: target.host().unwrap_or_default().to_owned() })
+}
+
+fn port_of(target: &Uri) -> u16 {
+    target.port_u16().unwrap_or(match target.scheme_str() {
+        Some("https") => 443,
+        Some("socks5" | "socks5h") => 1080,
+        _ => 80,
+    })
 }
 
 fn finish(stream: TcpStream, host: &str) -> Result<TcpStream, ConnectError> {

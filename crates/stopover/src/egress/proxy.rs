@@ -3,6 +3,7 @@
 //! The environment's rules are curl's: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`. A plain request goes to
 //! the proxy as a whole URL, an encrypted one through a tunnel, so that the proxy sees no credential of a registry.
 //! A proxy resolves names itself: behind one, only hosts written as addresses can be held to a [`Reach`](super::Reach).
+//! So what a client named is resolved here first, and the proxy gets the address ([`Hosts::Strange`]).
 
 use std::{
     pin::Pin,
@@ -27,7 +28,10 @@ use hyper_util::{
 use tokio::net::TcpStream;
 use tower_service::Service;
 
-use super::connect::{BoxError, ConnectError, Dial};
+use super::{
+    Hosts,
+    connect::{BoxError, ConnectError, Dial, require_usual_https},
+};
 
 /// Which proxies a way out goes through.
 #[derive(Clone)]
@@ -76,6 +80,7 @@ fn no_proxy_at_all() -> bool {
 #[derive(Clone)]
 pub(super) struct Route {
     pub(super) proxies: Arc<Matcher>,
+    pub(super) hosts: Hosts,
     pub(super) direct: Dial,
     pub(super) dial_proxy: Dial,
     pub(super) to_proxy: HttpsConnector<Dial>,
@@ -93,11 +98,18 @@ impl Service<Uri> for Route {
     fn call(&mut self, target: Uri) -> Self::Future {
         let mut route = self.clone();
         Box::pin(async move {
+            if route.hosts == Hosts::Strange {
+                require_usual_https(&target)?;
+            }
             let Some(proxy) = route.proxies.intercept(&target) else {
                 let io = MaybeHttpsStream::Http(route.direct.call(target).await?);
                 return Ok(Wire { io, kind: WireKind::Direct });
             };
             route.direct.may_name(&target)?;
+            let target = match route.hosts {
+                Hosts::Known => target,
+                Hosts::Strange => route.direct.resolved(&target).await?,
+            };
             let host = proxy.uri().host().unwrap_or_default().to_owned();
             let through = route.through(proxy, target).await;
             through.map_err(|cause| ConnectError::Proxy { host, cause: super::innermost(&*cause) }.into())

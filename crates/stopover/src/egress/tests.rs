@@ -246,3 +246,49 @@ async fn connections_are_used_again() {
     }
     serving.await.expect("one connection was enough");
 }
+
+fn egress_for_strangers(proxies: Proxies) -> Arc<Egress> {
+    Egress::new(&EgressOptions { proxies, hosts: Hosts::Strange, ..EgressOptions::default() })
+}
+
+/// Whatever the request says of itself.
+#[tokio::test]
+async fn a_host_that_a_client_named_is_not_reached_inside_nor_on_another_port_nor_in_the_open() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it has one");
+    let (direct, proxied) = (
+        egress_for_strangers(Proxies::Direct),
+        egress_for_strangers(Proxies::Through { url: format!("http://{address}"), except: String::new() }),
+    );
+    for url in [
+        "https://127.0.0.1/".to_owned(),
+        "https://localhost/".to_owned(),
+        "https://[::1]/".to_owned(),
+        "https://[::ffff:10.0.0.1]/".to_owned(),
+        format!("https://{address}/"),
+        format!("http://{address}/"),
+        "https://8.8.8.8:22/".to_owned(),
+        "http://8.8.8.8/".to_owned(),
+        "http://8.8.8.8:443/".to_owned(),
+    ] {
+        for (egress, reach) in [(&direct, Reach::Named), (&direct, Reach::Public), (&proxied, Reach::Named)] {
+            let answer = get(egress, &url, reach).await;
+            assert_eq!(kind_of(answer), Some(EgressErrorKind::Forbidden), "{url}");
+        }
+    }
+    let listener = listener.into_std().expect("it is not in use");
+    assert!(listener.accept().is_err(), "nobody connected");
+}
+
+/// It would resolve the name by itself, and to what it likes.
+#[tokio::test]
+async fn a_proxy_is_asked_for_the_address_of_a_host_that_a_client_named() {
+    let (address, serving) = server("HTTP/1.1 403 Forbidden\r\n\r\n").await;
+    let egress =
+        egress_for_strangers(Proxies::Through { url: format!("http://{address}"), except: String::new() });
+    assert!(get(&egress, "https://8.8.8.8/v2/", Reach::Named).await.is_err(), "the proxy gives no way");
+    let head = serving.await.expect("no panic");
+    assert!(head.starts_with("CONNECT 8.8.8.8:443 HTTP/1.1\r\n"), "{head}");
+    let unknown = get(&egress, "https://name.invalid/v2/", Reach::Named).await.expect_err("nobody knows it");
+    assert!(unknown.message.contains("cannot resolve name.invalid"), "{unknown}");
+}

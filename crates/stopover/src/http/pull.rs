@@ -26,7 +26,7 @@ use crate::{
     access::Access,
     cache::{Cache, Served},
     health::Health,
-    route::Route,
+    route::{Arrival, Route},
     source::{Origin, TagPage},
 };
 
@@ -57,6 +57,10 @@ pub(super) struct Pull<'a> {
     pub(super) method: &'a Method,
     pub(super) headers: &'a HeaderMap,
     pub(super) version: Version,
+    /// The path as the client sent it.
+    path: &'a str,
+    /// What `Host` and path say of the registry.
+    arrival: Arrival,
     pub(super) target: Target,
     pub(super) caller: &'a Caller,
 }
@@ -93,9 +97,11 @@ impl Pulls {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
         let mut line = Box::new(Line::begin(&self.accounts, caller.address, request.method().clone(), id));
         line.asked(request);
-        let answer = match parsed(request, caller) {
+        let mut heeded = None;
+        let answer = match self.parsed(request, caller) {
             _ if self.health.is_down() => Err(Refusal::down()),
             Ok(pull) => {
+                heeded = pull.target.ns.as_deref().filter(|ns| self.route.heeds(ns)).map(respond::value);
                 let answer = tokio::time::timeout(HEAD_WITHIN, self.admit_and_serve(&pull, &mut line));
                 answer.await.unwrap_or_else(|_| Err(Refusal::late()))
             }
@@ -112,6 +118,9 @@ impl Pulls {
             line.error = Some(refusal.message.clone());
             respond::error(&refusal, id, request.method() == Method::HEAD)
         });
+        if let Some(ns) = heeded {
+            response.headers_mut().insert(respond::NAMESPACE, ns);
+        }
         line.status = response.status();
         if request.version() < Version::HTTP_2 {
             line.goes_out_on(&caller.connection);
@@ -135,7 +144,7 @@ impl Pulls {
     }
 
     async fn route_and_serve(&self, pull: &Pull<'_>, line: &mut Line) -> Answer {
-        let mut response = match &pull.target.endpoint {
+        match &pull.target.endpoint {
             Endpoint::Root | Endpoint::Version => {
                 line.endpoint = "version";
                 Ok(respond::bytes(respond::JSON, Bytes::from_static(b"{}"), pull.is_head()))
@@ -163,11 +172,43 @@ impl Pulls {
                 line.reference = Some(Reference::Digest(*digest));
                 self.referrers(pull, &origin, digest, artifact_type.as_deref(), line).await
             }
-        }?;
-        if let Some(ns) = &pull.target.ns {
-            response.headers_mut().insert(respond::NAMESPACE, respond::value(ns));
         }
-        Ok(response)
+    }
+
+    /// Returns the request as the handlers see it, or why it is none of ours. Nothing behind this checks again.
+    fn parsed<'a, B: http_body::Body>(
+        &self,
+        request: &'a Request<B>,
+        caller: &'a Caller,
+    ) -> Result<Pull<'a>, Refusal> {
+        let uri = request.uri();
+        if request.version() < Version::HTTP_2 && (uri.scheme().is_some() || uri.authority().is_some()) {
+            let message =
+                "the request's target names a host: this is a registry, not a proxy; send the path alone";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message));
+        }
+        let (arrival, path) = self.route.arrive(host_of(request), uri.path());
+        let target = Target::parse(request.method().as_str(), &path, uri.query());
+        let has_body = |headers: &HeaderMap| {
+            let is_zero = |length: &HeaderValue| length == "0";
+            headers.contains_key(header::TRANSFER_ENCODING)
+                || !headers.get_all(header::CONTENT_LENGTH).iter().all(is_zero)
+        };
+        if !matches!(target, Err(EndpointError::Method { .. }))
+            && (has_body(request.headers()) || !request.body().is_end_stream())
+        {
+            return Err(Refusal::body());
+        }
+        let target = target?;
+        Ok(Pull {
+            method: request.method(),
+            headers: request.headers(),
+            version: request.version(),
+            path: uri.path(),
+            arrival,
+            target,
+            caller,
+        })
     }
 
     fn origin(
@@ -179,7 +220,7 @@ impl Pulls {
     ) -> Result<Origin, Refusal> {
         line.endpoint = endpoint;
         line.repository = Some(name.clone());
-        let origin = self.route.origin(&pull.target, name)?;
+        let origin = self.route.origin(&pull.arrival, pull.target.ns.as_deref(), name)?;
         line.repository = Some(origin.tree_name.clone());
         line.registry = Some(Arc::clone(&origin.registry));
         Ok(origin)
@@ -225,7 +266,7 @@ impl Pulls {
         line.outcome = Some(served.outcome);
         let body = serde_json::json!({ "name": asked_as.as_str(), "tags": served.content.tags });
         let mut response = respond::bytes(respond::JSON, Bytes::from(body.to_string()), pull.is_head());
-        if let Some(link) = next_link(asked_as, &served.content, pull.target.ns.as_deref()) {
+        if let Some(link) = next_link(pull, &served.content) {
             response.headers_mut().insert(header::LINK, respond::value(&link));
         }
         respond::explain(response.headers_mut(), served.outcome, served.warning.as_ref());
@@ -253,35 +294,6 @@ impl Pulls {
     }
 }
 
-/// Returns the request as the handlers see it, or why it is none of ours. Nothing behind this checks again.
-fn parsed<'a, B: http_body::Body>(request: &'a Request<B>, caller: &'a Caller) -> Result<Pull<'a>, Refusal> {
-    let uri = request.uri();
-    if request.version() < Version::HTTP_2 && (uri.scheme().is_some() || uri.authority().is_some()) {
-        let message =
-            "the request's target names a host: this is a registry, not a proxy; send the path alone";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message));
-    }
-    let target = Target::parse(request.method().as_str(), uri.path(), uri.query());
-    let has_body = |headers: &HeaderMap| {
-        let is_zero = |length: &HeaderValue| length == "0";
-        headers.contains_key(header::TRANSFER_ENCODING)
-            || !headers.get_all(header::CONTENT_LENGTH).iter().all(is_zero)
-    };
-    if !matches!(target, Err(EndpointError::Method { .. }))
-        && (has_body(request.headers()) || !request.body().is_end_stream())
-    {
-        return Err(Refusal::body());
-    }
-    let target = target?;
-    Ok(Pull {
-        method: request.method(),
-        headers: request.headers(),
-        version: request.version(),
-        target,
-        caller,
-    })
-}
-
 /// Returns a manifest's answer; for a HEAD, `bytes` is empty and the length is still the manifest's.
 fn described(descriptor: &Descriptor, bytes: Bytes) -> Response<Body> {
     let content_type = respond::value(descriptor.media_type.as_str());
@@ -290,11 +302,21 @@ fn described(descriptor: &Descriptor, bytes: Bytes) -> Response<Body> {
     response
 }
 
-/// Returns where the next page of tags is on this mirror, under the names that the client used.
-fn next_link(name: &RepositoryName, page: &TagPage, ns: Option<&str>) -> Option<String> {
+/// Returns the host that the client asked: HTTP/2's `:authority`, or HTTP/1's one `Host`.
+fn host_of<B>(request: &Request<B>) -> Option<&str> {
+    if let Some(authority) = request.uri().authority() {
+        return Some(authority.as_str());
+    }
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    hosts.next().filter(|_| hosts.next().is_none())?.to_str().ok()
+}
+
+/// Returns where the next page of tags is on this mirror: at the path and by the `ns` that the client used, whichever of
+/// the many ways to name a registry that is.
+fn next_link(pull: &Pull<'_>, page: &TagPage) -> Option<String> {
     let mut query = page.next.as_ref()?.to_query();
-    if let Some(ns) = ns {
+    if let Some(ns) = &pull.target.ns {
         query = format!("{query}&ns={ns}");
     }
-    Some(format!("</v2/{name}/tags/list?{query}>; rel=\"next\""))
+    Some(format!("<{}?{query}>; rel=\"next\"", pull.path))
 }

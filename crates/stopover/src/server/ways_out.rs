@@ -9,16 +9,21 @@ use std::{
 
 use crate::{
     config,
-    egress::{Egress, EgressOptions, Tls, TlsError, TlsFiles},
+    egress::{Egress, EgressOptions, Hosts, Tls, TlsError, TlsFiles},
 };
 
 /// The ways out that were made so far.
-#[derive(Default)]
 pub(super) struct WaysOut {
+    hosts: Hosts,
     made: Mutex<HashMap<(Duration, TlsFiles), Arc<Egress>>>,
 }
 
 impl WaysOut {
+    /// Returns none yet; `hosts` says whose word names the registries.
+    pub(super) fn new(hosts: Hosts) -> Self {
+        Self { hosts, made: Mutex::default() }
+    }
+
     /// Returns the way out to a registry; reads the files that its configuration names.
     pub(super) fn to(&self, upstream: &config::Upstream) -> Result<Arc<Egress>, TlsError> {
         let files = TlsFiles {
@@ -32,7 +37,8 @@ impl WaysOut {
             return Ok(Arc::clone(egress));
         }
         let tls = Tls::read(&key.1)?;
-        let options = EgressOptions { connect_timeout: key.0, tls, ..EgressOptions::default() };
+        let options =
+            EgressOptions { connect_timeout: key.0, tls, hosts: self.hosts, ..EgressOptions::default() };
         let egress = Egress::new(&options);
         made.insert(key, Arc::clone(&egress));
         Ok(egress)

@@ -94,7 +94,7 @@ pub(super) static ROWS: &[Row] = &[
     row("http.addr", Address),
     row("http.net", Network),
     row("http.host", Ignored("no answer holds an absolute URL of the mirror")),
-    row("http.prefix", Refused("serve at the root, and take the prefix off in front of it")),
+    row("http.prefix", Key),
     row("http.secret", Ignored("there are no uploads, which it signs")),
     row("http.relativeurls", Ignored("no answer holds an absolute URL of the mirror")),
     row("http.draintimeout", Key),

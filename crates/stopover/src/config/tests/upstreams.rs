@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{WELL_KNOWN, from_file, mistakes};
+use super::{super::read, WELL_KNOWN, from_file, mistakes};
 
 #[test]
 fn a_table_for_each_further_registry() {
@@ -141,5 +141,119 @@ fn every_configuration_in_the_pages_on_registries_is_right() {
     assert!(count > 15, "{count} blocks were found");
     for known in &WELL_KNOWN {
         assert!(folder.join(format!("{}.md", known.registry)).exists(), "{} has a page", known.registry);
+    }
+}
+
+#[test]
+fn names_that_lead_to_two_registries_are_mistakes() {
+    let table = [
+        ("[upstream]\naliases = [\"ghcr.io\"]", "upstream.aliases: \"ghcr.io\" is a name of ghcr.io already"),
+        ("[upstream]\naliases = [\"us.gcr.io\"]", "\"us.gcr.io\" is a name of a well-known registry already"),
+        (
+            "[upstreams.\"a.example\"]\naliases = [\"docker.io\"]",
+            "\"docker.io\" is a name of docker.io already",
+        ),
+        ("[upstreams.\"a.example\"]\naliases = [\"index.docker.io\"]", "is a name of docker.io already"),
+        (
+            "[upstream]\naliases = [\"x\"]\n[upstreams.\"a.example\"]\naliases = [\"x\"]",
+            "\"x\" is a name of docker.io already",
+        ),
+        ("[upstreams.\"x\"]\n[upstreams.\"a.example\"]\naliases = [\"x\"]", "\"x\" is a name of x already"),
+        ("[upstream]\nhosts = [\"quay.io\"]", "upstream.hosts: \"quay.io\" is a name of quay.io already"),
+        (
+            "[upstream]\nhosts = [\"m.example\"]\n[upstreams.\"a.example\"]\nhosts = [\"M.example\"]",
+            "\"m.example\" is a name of docker.io already",
+        ),
+        (
+            "[upstream]\naliases = [\"m\"]\n[upstreams.\"a.example\"]\nhosts = [\"m\"]",
+            "upstream.hosts: \"m\" is a name",
+        ),
+        (
+            "[upstream]\naliases = [\"x\"]\n[http]\nprefix = \"/x/\"",
+            "http.prefix: its first part is a name of docker.io",
+        ),
+        ("[http]\nprefix = \"/ghcr.io/v/\"", "http.prefix: its first part is a name of ghcr.io"),
+        ("[http]\nprefix = \"/v2/\"", "http.prefix: found \"/v2/\""),
+        ("[http]\nprefix = \"/library/\"", "http.prefix: found"),
+        ("[http]\nprefix = \"//a\"", "http.prefix: found"),
+        ("[http]\nprefix = \"/a/../b\"", "http.prefix: found"),
+        (
+            "[upstream]\naliases = [\"v2\"]",
+            "upstream.aliases: found a list, expected a list of names in lower case",
+        ),
+        ("[upstream]\naliases = [\"library\"]", "upstream.aliases: found"),
+        ("[upstream]\naliases = [\"a/b\"]", "upstream.aliases: found"),
+        ("[upstream]\naliases = [\"Hub\"]", "upstream.aliases: found"),
+        ("[upstream]\naliases = [\"\"]", "upstream.aliases: found"),
+        ("[upstream]\nhosts = [\"m.example:5000\"]", "upstream.hosts: found"),
+        ("[upstreams.\"library\"]", "upstream.registry: \"library\" is a part of paths already"),
+    ];
+    for (text, expected) in table {
+        let found = mistakes(from_file(text));
+        assert!(found.len() == 1 && found[0].contains(expected), "{text:?}: {found:?}");
+        assert!(found[0].starts_with("stopover.toml:"), "{text:?}: {found:?}");
+    }
+    for right in [
+        "[upstream]\naliases = [\"hub\"]\nhosts = [\"docker.io\", \"m.example\"]",
+        "[upstreams.\"a.example:5000\"]\naliases = [\"a.example\", \"lab\"]",
+        "[route]\nwell_known = false\n[upstream]\naliases = [\"ghcr.io\", \"us.gcr.io\"]",
+        "[http]\nprefix = \"/\"",
+    ] {
+        assert!(from_file(right).is_ok(), "{right}");
+    }
+}
+
+/// Reads a file and variables.
+fn both(file: &str, variables: &[(&str, &str)]) -> Result<super::Loaded, super::Mistakes> {
+    let variables = variables.iter().map(|(name, value)| (String::from(*name), String::from(*value)));
+    read(Some(("stopover.toml", file)), variables)
+}
+
+#[test]
+fn a_variable_sets_a_key_of_a_further_registry() {
+    let file = "[upstreams.\"my-lab.example:5000\"]\nusername = \"ben\"\n";
+    let variables = [
+        ("STOPOVER_UPSTREAMS__GHCR_IO__USERNAME", "ann"),
+        ("STOPOVER_UPSTREAMS__GHCR_IO__PASSWORD", "hush"),
+        ("STOPOVER_UPSTREAMS__MY_LAB_EXAMPLE_5000__PASSWORD", "hush too"),
+        ("STOPOVER_UPSTREAMS__MY_LAB_EXAMPLE_5000__ALIASES", "lab,laboratory"),
+        ("STOPOVER_UPSTREAMS__REGISTRY_K8S_IO__STALL_TIMEOUT", "9s"),
+    ];
+    let config = both(file, &variables).expect("all of it is right").config;
+    let of = |registry: &str| config.upstreams.iter().find(|upstream| upstream.registry == registry).unwrap();
+    assert_eq!(of("ghcr.io").username.as_deref(), Some("ann"));
+    assert_eq!(of("ghcr.io").url, "https://ghcr.io");
+    assert_eq!(of("my-lab.example:5000").username.as_deref(), Some("ben"));
+    assert!(
+        of("my-lab.example:5000").password.as_ref().is_some_and(|password| password.expose() == "hush too")
+    );
+    assert_eq!(of("my-lab.example:5000").aliases, ["lab", "laboratory"]);
+    assert_eq!(of("registry.k8s.io").stall_timeout, super::seconds(9));
+    assert!(!config.effective().contains("hush"));
+}
+
+#[test]
+fn a_variable_that_means_no_registry_is_a_mistake_that_helps() {
+    let two = "[upstreams.\"a-b.example\"]\n[upstreams.\"a.b.example\"]";
+    for (file, variable, expected) in [
+        ("", "STOPOVER_UPSTREAMS__GHCR_OI__USERNAME", "did you mean STOPOVER_UPSTREAMS__GHCR_IO__USERNAME?"),
+        ("", "STOPOVER_UPSTREAMS__REGISTRY_CORP__USERNAME", "A table [upstreams.\"<registry>\"] in the file"),
+        ("", "STOPOVER_UPSTREAMS__GHCR_IO", "expected STOPOVER_UPSTREAMS__<REGISTRY>__<KEY>"),
+        (
+            "",
+            "STOPOVER_UPSTREAMS__GHCR_IO__USERNME",
+            "unknown key upstream.usernme; did you mean upstream.username?",
+        ),
+        ("", "STOPOVER_UPSTREAMS__GHCR_IO__REGISTRY", "unknown key upstream.registry"),
+        (
+            two,
+            "STOPOVER_UPSTREAMS__A_B_EXAMPLE__REALMS",
+            "a-b.example and a.b.example are spelt so; set the key in the file",
+        ),
+        ("", "STOPOVER_UPSTREAMS__DOCKER_IO__REALMS", "[upstream] is one: set STOPOVER_UPSTREAM__REALMS"),
+    ] {
+        let found = mistakes(both(file, &[(variable, "a.example")]));
+        assert!(found.len() == 1 && found[0].contains(expected), "{variable}: {found:?}");
+        assert!(found[0].starts_with(&format!("{variable}: ")), "{variable}: {found:?}");
     }
 }

@@ -40,6 +40,12 @@ impl Honey {
         Self::at(listener, format!("{head} {}\r\ncontent-length: 0\r\n\r\n", challenge(port)))
     }
 
+    /// Sets a trap at an address of this machine, which answers nothing that makes sense.
+    pub(crate) async fn on(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("nothing else listens there, and we may");
+        Self::at(listener, "nothing".to_owned())
+    }
+
     async fn answering(answer: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         Self::at(listener, answer)

@@ -159,6 +159,12 @@ impl Http2 {
         Self { sender, authority: address.to_owned() }
     }
 
+    /// Asks for another authority on the same connection.
+    pub(crate) fn asking_for(mut self, authority: &str) -> Self {
+        authority.clone_into(&mut self.authority);
+        self
+    }
+
     /// Sends a request and reads the head of the answer.
     pub(crate) async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut sender = self.sender.clone();

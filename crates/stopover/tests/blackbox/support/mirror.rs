@@ -20,6 +20,8 @@ pub(crate) struct MirrorOptions {
     env: Vec<(String, String)>,
     upstream: Option<String>,
     root: Option<PathBuf>,
+    /// The `/etc/hosts` and `/etc/resolv.conf` that it sees.
+    names: Option<[PathBuf; 2]>,
 }
 
 impl MirrorOptions {
@@ -43,6 +45,12 @@ impl MirrorOptions {
     /// Mirrors this URL, not the Hub's.
     pub(crate) fn upstream(mut self, url: &str) -> Self {
         self.upstream = Some(url.to_owned());
+        self
+    }
+
+    /// Lets it alone see these files as `/etc/hosts` and `/etc/resolv.conf`. Needs root, as mounting does.
+    pub(crate) fn seeing_names(mut self, hosts: &Path, resolver: &Path) -> Self {
+        self.names = Some([hosts.to_owned(), resolver.to_owned()]);
         self
     }
 
@@ -92,7 +100,7 @@ impl Mirror {
 
     async fn spawn(folder: Arc<TempDir>, upstream: String, options: MirrorOptions) -> Self {
         let root = options.root.clone().unwrap_or_else(|| folder.path().join("registry"));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_stopover"))
+        let mut child = program(&options)
             .arg("serve")
             .env_clear()
             .env("REGISTRY_PROXY_REMOTEURL", &upstream)
@@ -279,6 +287,17 @@ impl Mirror {
     pub(crate) fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs").count()
     }
+}
+
+/// Returns the command that runs the binary. What mounts for it becomes the binary itself, so that one process is killed.
+fn program(options: &MirrorOptions) -> Command {
+    const BINARY: &str = env!("CARGO_BIN_EXE_stopover");
+    const MOUNTING: &str =
+        r#"mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@""#;
+    let Some([hosts, resolver]) = &options.names else { return Command::new(BINARY) };
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", MOUNTING, "sh"]).arg(hosts).arg(resolver).arg(BINARY);
+    command
 }
 
 impl Drop for Mirror {
