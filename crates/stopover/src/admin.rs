@@ -3,7 +3,13 @@
 //! It promises to answer whatever the state of the registry, the disk and the pull port: alive means that this process
 //! answers; ready means that it takes pulls, which it does with the registry down. It knows nothing of how they go.
 
-use std::{fmt::Write, io, sync::Arc, time::Duration};
+use std::{
+    fmt::{Debug, Write},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -15,9 +21,13 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use tokio::net::TcpListener;
 
-use crate::{health::Health, metrics::Metrics};
+use crate::{
+    config::Address,
+    health::Health,
+    listen::{Listener, Stream},
+    metrics::Metrics,
+};
 
 mod debug;
 
@@ -25,6 +35,8 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How long requests may go on after the shutdown.
 const DRAIN: Duration = Duration::from_secs(1);
+/// How long accepting waits after the system refused.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 const INDEX: &str = "\
 Stopover, the operator's port
@@ -50,7 +62,7 @@ struct Admin {
 ///
 /// Fails where the listener does.
 pub async fn serve(
-    listener: TcpListener,
+    listener: impl axum::serve::Listener<Addr: Debug>,
     metrics: Arc<Metrics>,
     metrics_path: String,
     health: Arc<Health>,
@@ -84,6 +96,30 @@ pub async fn serve(
     tokio::select! {
         ended = server => ended,
         () = drained => Ok(()),
+    }
+}
+
+impl axum::serve::Listener for Listener {
+    type Io = Stream;
+    type Addr = Option<SocketAddr>;
+
+    async fn accept(&mut self) -> (Stream, Option<SocketAddr>) {
+        loop {
+            match Listener::accept(self).await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "the operator's port did not accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<Option<SocketAddr>> {
+        Ok(match self.address() {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        })
     }
 }
 
@@ -134,7 +170,7 @@ fn plain(openmetrics: &str) -> String {
 mod tests {
     use std::{
         io::{Read, Write as _},
-        net::{SocketAddr, TcpStream},
+        net::TcpStream,
         sync::atomic::{AtomicBool, Ordering},
     };
 
@@ -156,7 +192,7 @@ mod tests {
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let is_ready = Arc::new(AtomicBool::new(true));
         let ready = Arc::clone(&is_ready);
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let server = runtime.spawn(serve(

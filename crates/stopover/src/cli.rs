@@ -18,7 +18,7 @@ use crate::{
     client,
     collect::{self, Keep, Run},
     config::{self, Config, Loaded, RunAs},
-    log,
+    listen, log,
     metrics::Metrics,
     tls,
 };
@@ -270,6 +270,8 @@ fn load(file: Option<&Path>, run_as: RunAs) -> Result<Loaded, String> {
 
 /// Serves until the end. Fails where it could not begin; what fails later stands in the log.
 fn serve(file: Option<&Path>, run_as: RunAs) -> Result<ExitCode, String> {
+    // Before there are threads, since it changes the environment.
+    let passed = listen::passed().map_err(|error| format!("stopover: {error}"))?;
     let Loaded { config, warnings, file } = load(file, run_as)?;
     let metrics = Metrics::new();
     let log = log::init(&config.log, &metrics).map_err(|error| format!("stopover: no log: {error}"))?;
@@ -279,7 +281,7 @@ fn serve(file: Option<&Path>, run_as: RunAs) -> Result<ExitCode, String> {
         tracing::warn!("{warning}");
     }
     let runtime = runtime(&config).map_err(|error| format!("stopover: no threads: {error}"))?;
-    let served = runtime.block_on(crate::server::serve(config, metrics, log.access()));
+    let served = runtime.block_on(crate::server::serve(config, passed, metrics, log.access()));
     runtime.shutdown_timeout(LEFTOVERS);
     // The log is written out as it goes, here.
     match served {

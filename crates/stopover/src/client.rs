@@ -31,7 +31,7 @@ use std::{
 use clap::{Args, ValueEnum};
 
 use crate::{
-    config::{Config, WellKnown},
+    config::{Address, Config, WellKnown},
     tls,
 };
 use containers::Reader;
@@ -251,7 +251,15 @@ impl Arguments {
 
 /// Returns the mirror that this machine is, by its configuration.
 fn mirror_of(config: &Config, is_encrypted: bool) -> Result<Mirror, String> {
-    let addr = config.http.addr.first().ok_or("--mirror: expected the mirror's URL")?;
+    let is_encrypted = is_encrypted || config.tls.certificate.is_some();
+    let ports = |addresses: &[Address]| {
+        addresses.iter().find_map(|address| match address {
+            Address::Tcp(address) => Some(*address),
+            Address::Unix(_) => None,
+        })
+    };
+    let encrypted = ports(&config.tls.addr).filter(|_| is_encrypted);
+    let addr = encrypted.or_else(|| ports(&config.http.addr)).ok_or("--mirror: expected the mirror's URL")?;
     let host = if addr.ip().is_unspecified() {
         let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
         if name.is_empty() { "localhost".to_owned() } else { name }

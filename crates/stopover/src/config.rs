@@ -26,7 +26,10 @@ use std::{
 
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
-pub use used::{Access, Admin, Cache, Config, Format, Http, Level, Log, Route, Secret, Storage, Upstream};
+pub use used::{
+    Access, Address, Admin, Cache, ClientAuth, Config, Format, Http, Level, Log, Route, Secret, Storage, Tls,
+    TlsVersion, Upstream,
+};
 pub use well_known::{Pace, WELL_KNOWN, WellKnown};
 
 use field::Value;
@@ -166,6 +169,7 @@ pub fn read(
         check_upstream(&mut config.upstream, &settings, &mut written);
         warn_of_library(&config.upstream, &settings, &mut written);
         check_access(&config, &mut written);
+        check_tls(&config, &settings, &mut written);
         for other in &others {
             add_upstream(&mut config, other, &mut written);
         }
@@ -218,6 +222,36 @@ fn check_access(config: &Config, written: &mut Written) {
         _ => return,
     };
     written.mistakes.push(Mistake::new(place, what));
+}
+
+/// Checks that TLS is whole: what is said of it without a certificate would leave the port open.
+fn check_tls(config: &Config, settings: &[Setting], written: &mut Written) {
+    let tls = &config.tls;
+    let mut missing = |set: &str, name: &str| {
+        if let Some(place) = place_of(settings, "tls", set) {
+            let what = format!("tls.{set} is set and tls.{name} is not; expected both");
+            written.mistakes.push(Mistake::new(place, what));
+        }
+    };
+    match (&tls.certificate, &tls.key) {
+        (Some(_), None) => missing("certificate", "key"),
+        (None, Some(_)) => missing("key", "certificate"),
+        (Some(_), Some(_)) => {}
+        (None, None) => {
+            for (name, is_set) in [
+                ("client_ca", !tls.client_ca.is_empty()),
+                ("minimum", tls.minimum != TlsVersion::default()),
+                ("addr", !tls.addr.is_empty()),
+            ] {
+                if is_set {
+                    missing(name, "certificate");
+                }
+            }
+        }
+    }
+    if tls.client_ca.is_empty() && tls.client_auth != ClientAuth::default() {
+        missing("client_auth", "client_ca");
+    }
 }
 
 /// Returns the default registry as it is where nothing else is set of it: the one that is named or, where only its URL

@@ -1,9 +1,10 @@
 //! The pull port: connections, requests, answers. Only this module knows status codes.
 //!
 //! It reads no request's body and answers GET and HEAD alone, which rules out whole classes of smuggling; it sends
-//! files by sendfile where the connection is plain HTTP/1; it ends connections on request without breaking a transfer.
+//! files by sendfile where the connection is HTTP/1 without TLS; it ends connections on request without breaking a
+//! transfer.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -11,18 +12,17 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
 };
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::{
     access::Access,
     cache::Cache,
     health::Health,
+    listen::{Listener, Stream},
     log::AccessLog,
-    metrics::{Metrics, Under},
+    metrics::Metrics,
     route::Route,
+    tls::Certificates,
 };
 
 mod access;
@@ -34,10 +34,14 @@ mod error;
 mod ghost;
 mod pull;
 mod respond;
+mod socket;
+mod wire;
 
 use access::Accounts;
-use connection::{Connection, Refused, Shared};
+use connection::{Client, Connection, Refused, Shared};
 use pull::{Caller, Pulls};
+use socket::Socket;
+use wire::{Shaken, Wire};
 
 /// Bytes of a request's head; clients send some hundred, a hostile one as much as it may.
 const HEAD_BYTES_MAX: usize = 32 << 10;
@@ -51,7 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Limits {
     /// Connections at a time; more wait in the system's queue.
     pub connections_max: usize,
-    /// How long a client may take to send a request's head, or be idle between requests.
+    /// How long a client may take to shake hands, to send a request's head, or be idle between requests.
     pub header_timeout: Duration,
     /// How long a client may take nothing of what is sent to it.
     pub stall_timeout: Duration,
@@ -71,6 +75,8 @@ pub struct Server {
     metrics: Arc<Metrics>,
     slots: Arc<Semaphore>,
     graceful: GracefulShutdown,
+    /// Whether no connection is to begin any more.
+    ending: watch::Sender<bool>,
 }
 
 impl Server {
@@ -92,16 +98,17 @@ impl Server {
             limits,
             metrics,
             graceful: GracefulShutdown::new(),
+            ending: watch::Sender::new(false),
         }
     }
 
-    /// Accepts and serves connections until the future is dropped.
-    pub async fn accept(&self, listener: &TcpListener) {
+    /// Accepts and serves connections until the future is dropped; with certificates, over TLS.
+    pub async fn accept(&self, listener: &Listener, certificates: Option<&Certificates>) {
         loop {
             match listener.accept().await {
-                Ok((tcp, address)) => {
+                Ok((stream, address)) => {
                     let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
-                    self.serve(tcp, address, slot);
+                    self.serve(stream, address, certificates, slot);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");
@@ -113,16 +120,31 @@ impl Server {
 
     /// Has every connection end after the answer it is sending, and waits until all have.
     pub async fn finish(self) {
+        self.ending.send_replace(true);
         self.graceful.shutdown().await;
     }
 
-    fn serve(&self, tcp: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
-        if let Err(error) = tcp.set_nodelay(true) {
+    fn serve(
+        &self,
+        stream: Stream,
+        address: Option<SocketAddr>,
+        certificates: Option<&Certificates>,
+        slot: OwnedSemaphorePermit,
+    ) {
+        if let Err(error) = stream.set_nodelay() {
             tracing::debug!(%error, "a connection was gone before it was served");
             return;
         }
+        let tls = certificates.map(Certificates::current);
+        let listener = match (&tls, address) {
+            (Some(_), _) => "tls",
+            (None, Some(_)) => "tcp",
+            (None, None) => "unix",
+        };
+        let client = Client { address, listener };
         let shared = Arc::new(Shared::default());
-        let caller = Caller { address, connection: Arc::clone(&shared), sendfile: self.limits.sendfile };
+        let sendfile = self.limits.sendfile && tls.is_none();
+        let caller = Caller { client, connection: Arc::clone(&shared), sendfile };
         let pulls = Arc::clone(&self.pulls);
         let headers = Arc::clone(&self.limits.headers);
         let service = service_fn(move |request| {
@@ -133,14 +155,27 @@ impl Server {
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        let refused = Refused { accounts: Arc::clone(&self.accounts), address };
-        let connection = Connection::new(tcp, shared, refused, self.limits.stall_timeout);
-        let served = self.builder().serve_connection(connection, service).into_owned();
-        let served = self.graceful.watch(served);
-        let open = Under::way(&self.metrics.connections);
+        let socket = Socket::new(stream, self.limits.stall_timeout);
+        let greeting = Greeting {
+            client,
+            within: self.limits.header_timeout,
+            accounts: Arc::clone(&self.accounts),
+            ending: self.ending.subscribe(),
+        };
+        let refused = Refused { accounts: Arc::clone(&self.accounts), client };
+        let (builder, watcher) = (self.builder(), self.graceful.watcher());
+        let open = self.metrics.connection(listener);
         tokio::spawn(async move {
-            if let Err(error) = served.await {
-                tracing::debug!(%error, client = %address, "a connection broke");
+            let wire = match tls {
+                None => Some(Wire::Plain(socket)),
+                Some(config) => greeting.shake(socket, config).await,
+            };
+            if let Some(wire) = wire {
+                let connection = Connection::new(wire, shared, refused);
+                let served = watcher.watch(builder.serve_connection(connection, service).into_owned());
+                if let Err(error) = served.await {
+                    tracing::debug!(%error, %client, "a connection broke");
+                }
             }
             drop((slot, open));
         });
@@ -148,6 +183,9 @@ impl Server {
 
     fn builder(&self) -> auto::Builder<TokioExecutor> {
         let mut builder = auto::Builder::new(TokioExecutor::new());
+        if !self.limits.http2 {
+            builder = builder.http1_only();
+        }
         builder
             .http1()
             .timer(TokioTimer::new())
@@ -164,20 +202,37 @@ impl Server {
     }
 }
 
-/// Returns a listening socket; one that was open a moment ago can be opened again at once.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    const QUEUE: i32 = 4_096;
-    let socket = socket2::Socket::new(
-        socket2::Domain::for_address(address),
-        socket2::Type::STREAM,
-        Some(socket2::Protocol::TCP),
-    )?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() && address.ip().is_unspecified() {
-        socket.set_only_v6(false)?;
+/// What a connection over TLS begins with.
+struct Greeting {
+    client: Client,
+    within: Duration,
+    accounts: Arc<Accounts>,
+    ending: watch::Receiver<bool>,
+}
+
+impl Greeting {
+    /// Shakes hands; returns nothing where that is not to be, which is told to whom it concerns.
+    async fn shake(mut self, socket: Socket, config: Arc<rustls::ServerConfig>) -> Option<Wire> {
+        let client = self.client;
+        let failed = |error: &dyn std::fmt::Display| {
+            self.accounts.metrics.tls_handshake_failures.inc();
+            tracing::info!(%client, %error, "no TLS came about with a client");
+        };
+        let shaken = tokio::select! {
+            shaken = tokio::time::timeout(self.within, wire::shake(socket, config)) => shaken,
+            _ = self.ending.wait_for(|ending| *ending) => return None,
+        };
+        match shaken {
+            Ok(Ok(Shaken::Tls(stream))) => return Some(Wire::Tls(stream)),
+            Ok(Ok(Shaken::Http(socket))) => {
+                let refused = Refused { accounts: Arc::clone(&self.accounts), client };
+                refused.tell(http::StatusCode::BAD_REQUEST, "an HTTP request where TLS is spoken");
+                wire::say_not_tls(socket).await;
+            }
+            Ok(Ok(Shaken::Nothing)) => tracing::debug!(%client, "a connection ended without a word"),
+            Ok(Err(error)) => failed(&error),
+            Err(_) => failed(&"the handshake took too long"),
+        }
+        None
     }
-    socket.bind(&address.into())?;
-    socket.listen(QUEUE)?;
-    socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
 }

@@ -23,6 +23,7 @@ mod flight;
 pub mod health;
 pub mod http;
 pub mod index;
+pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod route;

@@ -67,6 +67,11 @@ struct HandlerLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UpstreamLabels {
     registry: String,
     request: &'static str,
@@ -133,8 +138,14 @@ pub struct Metrics {
     pub fills: Gauge,
     /// Clients that read from a fill under way.
     pub followers: Gauge,
-    /// Connections open on the pull port.
-    pub connections: Gauge,
+    connections: Family<ListenerLabels, Gauge>,
+    tls_not_after: Family<[(&'static str, &'static str); 0], Gauge>,
+    /// Certificates that replaced another while it was in force.
+    pub tls_reloads: Counter,
+    /// Changed files of certificates that could not be used.
+    pub tls_reload_failures: Counter,
+    /// Clients with whom no TLS came about.
+    pub tls_handshake_failures: Counter,
     /// Tags served past their freshness because the registry failed.
     pub stale_served: Counter,
     /// Contents that were not what their digest says: from upstream.
@@ -171,7 +182,11 @@ impl Metrics {
             quota_remaining: Family::default(),
             fills: Gauge::default(),
             followers: Gauge::default(),
-            connections: Gauge::default(),
+            connections: Family::default(),
+            tls_not_after: Family::default(),
+            tls_reloads: Counter::default(),
+            tls_reload_failures: Counter::default(),
+            tls_handshake_failures: Counter::default(),
             stale_served: Counter::default(),
             upstream_verification_failures: Counter::default(),
             disk_verification_failures: Counter::default(),
@@ -237,6 +252,17 @@ impl Metrics {
         if is_named { registry } else { "other" }.to_owned()
     }
 
+    /// Counts a connection on the pull port as open until the returned value is dropped. `listener` is `tcp`, `tls` or
+    /// `unix`.
+    pub fn connection(&self, listener: &'static str) -> Under {
+        Under::way(&self.connections.get_or_create(&ListenerLabels { listener }))
+    }
+
+    /// Notes until when the certificate in force holds, since 1970.
+    pub fn tls_certificate_not_after(&self, since_1970: std::time::Duration) {
+        self.tls_not_after.get_or_create(&[]).set(since_1970.as_secs().cast_signed());
+    }
+
     /// Counts one request to a registry. `request` is a word such as `manifest_get`; `result` is `ok` or an error's word.
     pub fn upstream(&self, registry: &str, request: &'static str, result: &'static str) {
         let labels = UpstreamLabels { registry: self.label_of(registry), request, result };
@@ -268,6 +294,7 @@ impl Metrics {
     fn register(&mut self) {
         self.register_registry_3();
         self.register_ours();
+        self.register_tls();
     }
 
     fn register_registry_3(&mut self) {
@@ -299,6 +326,30 @@ impl Metrics {
             self.http_requests.clone(),
         );
         r.register("registry_http_request_duration_seconds", "Time of requests", self.http_seconds.clone());
+    }
+
+    fn register_tls(&mut self) {
+        let r = &mut self.registry;
+        r.register(
+            "stopover_tls_certificate_not_after_seconds",
+            "Until when the certificate in force holds, in seconds since 1970",
+            self.tls_not_after.clone(),
+        );
+        r.register(
+            "stopover_tls_reloads",
+            "Certificates taken in place of another",
+            self.tls_reloads.clone(),
+        );
+        r.register(
+            "stopover_tls_reload_failures",
+            "Changed certificates that could not be used",
+            self.tls_reload_failures.clone(),
+        );
+        r.register(
+            "stopover_tls_handshake_failures",
+            "Clients with whom no TLS came about",
+            self.tls_handshake_failures.clone(),
+        );
     }
 
     fn register_ours(&mut self) {

@@ -1,13 +1,13 @@
 //! Puts the parts together, runs them, and takes them down in order.
 //!
 //! It starts with the registry down; it ends on SIGTERM or SIGINT: no new connections, every answer under way to its
-//! end, within `http.drain_timeout`; a second signal ends it at once, which loses nothing but transfers.
+//! end, within `http.drain_timeout`; a second signal ends it at once, which loses nothing but transfers. On SIGHUP it
+//! reads again what may change while it serves.
 
 mod ways_out;
 
 use std::{
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -17,7 +17,6 @@ use std::{
 
 use futures_util::future::{BoxFuture, select_all};
 use tokio::{
-    net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
     sync::watch,
 };
@@ -28,18 +27,26 @@ use crate::{
     admin,
     cache::Cache,
     clock::Clock,
-    config::{self, Config, WellKnown},
+    config::{self, Address, Config, WellKnown},
     egress::Hosts,
     health::Health,
     http::{self, Limits},
     index::Index,
+    listen::Passed,
     log::AccessLog,
     metrics::Metrics,
     route::{Mirrored, OnDemand, Registries, Route, is_public_host},
     source::Freshness,
     store::{FsStore, OpenError},
+    tls::{Certificates, TlsError},
     upstream::{OptionsError, Upstream},
 };
+
+mod listening;
+mod supervisor;
+
+use listening::{Listening, Port};
+use supervisor::Supervisor;
 
 /// Files kept for what is not a client's connection: blobs, upstream, the index.
 const FILES_RESERVED: u64 = 512;
@@ -65,7 +72,7 @@ pub enum ServeError {
         /// The key that says the address.
         key: &'static str,
         /// The address.
-        address: SocketAddr,
+        address: Address,
         /// What the system said.
         error: io::Error,
     },
@@ -80,16 +87,33 @@ pub enum ServeError {
         /// What is wrong.
         error: OptionsError,
     },
+    /// A socket that was passed cannot be listened on.
+    #[error("the socket that was passed as {name:?}: {error}")]
+    Passed {
+        /// Its name.
+        name: String,
+        /// Why.
+        error: io::Error,
+    },
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Signals cannot be received.
     #[error("signals cannot be received: {0}")]
     Signals(io::Error),
 }
 
-/// Serves until a signal says to end.
-pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Result<(), ServeError> {
+/// Serves until a signal says to end, on the sockets that the configuration names or that were passed.
+pub async fn serve(
+    config: Config,
+    passed: Vec<Passed>,
+    metrics: Arc<Metrics>,
+    log: AccessLog,
+) -> Result<(), ServeError> {
     let mut signals = Signals::new().map_err(ServeError::Signals)?;
-    let pulls = listen_all("http.addr", &config.http.addr)?;
-    let admin = config.admin.addr.map(|address| listen("admin.addr", address)).transpose()?;
+    let supervisor = Supervisor::from_environment();
+    let certificates = Certificates::read(&config.tls, config.http.http2, &metrics)?.map(Arc::new);
+    let Listening { pulls, admin } = listening::open(&config, passed)?;
 
     let clock = Clock::default();
     let store = Arc::new(FsStore::open(&config.storage.root)?);
@@ -98,7 +122,7 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
         Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
     let route = route_to_upstreams(&config, &metrics, &clock)?;
     let access = Access::new(&config.access, clock.clone(), Arc::clone(&metrics))?;
-    let watching = tokio::spawn(access.watch());
+    let mut watching = vec![tokio::spawn(access.watch())];
     let health = Arc::new(Health::default());
     let server = http::Server::new(
         Arc::clone(&health),
@@ -113,26 +137,35 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
     let ready = Arc::new(AtomicBool::new(true));
     let (stop, stopped) = watch::channel(false);
     if let Some(listener) = admin {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "the operator's port listens");
-        }
+        tracing::info!(address = %listener.address(), "the operator's port listens");
         let (ready, metrics, path) =
             (Arc::clone(&ready), Arc::clone(&metrics), config.admin.metrics_path.clone());
         let ready = move || ready.load(Ordering::Relaxed);
         tokio::spawn(admin::serve(listener, metrics, path, health, ready, told(stopped)));
     }
     let housekeeping = keep_house(&cache, &config);
+    watching.extend(certificates.clone().map(|certificates| tokio::spawn(certificates.watch())));
     announce(&config, &pulls);
+    supervisor.ready();
 
+    let reload = async || {
+        supervisor.reloading();
+        if let Some(certificates) = &certificates {
+            certificates.reload().await;
+        }
+        tracing::info!("what may change was read again, as SIGHUP asks");
+        supervisor.ready();
+    };
     tokio::select! {
-        () = accept_all(&server, &pulls) => {}
-        name = signals.next() => tracing::info!(signal = name, "ending: transfers under way are finished"),
+        () = accept_all(&server, &pulls, certificates.as_deref()) => {}
+        name = signals.next(reload) => tracing::info!(signal = name, "ending: transfers under way are finished"),
     }
+    supervisor.stopping();
     ready.store(false, Ordering::Relaxed);
     drop(pulls);
     drain(server, &cache, config.http.drain_timeout, &mut signals).await;
     housekeeping.abort();
-    watching.abort();
+    watching.iter().for_each(tokio::task::JoinHandle::abort);
     // Nobody listens where the operator's port is off.
     let _ = stop.send(true);
     Ok(())
@@ -140,7 +173,9 @@ pub async fn serve(config: Config, metrics: Arc<Metrics>, log: AccessLog) -> Res
 
 /// Says what is wrong with what the configuration names, its files; starts nothing.
 pub fn check(config: &Config) -> Result<(), ServeError> {
-    route_to_upstreams(config, &Metrics::new(), &Clock::default()).map(drop)
+    let metrics = Metrics::new();
+    Certificates::read(&config.tls, config.http.http2, &metrics)?;
+    route_to_upstreams(config, &metrics, &Clock::default()).map(drop)
 }
 
 /// Returns the way to every registry that is configured or well known and, where that is wished, to any public one.
@@ -222,42 +257,25 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
-    let listener = match http::listen(address) {
-        // A machine without IPv6 has no [::]; what is meant is every address that it has.
-        Err(error) if address.ip() == Ipv6Addr::UNSPECIFIED && has_no_ipv6(&error) => {
-            http::listen((Ipv4Addr::UNSPECIFIED, address.port()).into())
-        }
-        listener => listener,
-    };
-    listener.map_err(|error| ServeError::Listen { key, address, error })
-}
-
-fn has_no_ipv6(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
-}
-
-fn listen_all(key: &'static str, addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
-    addresses.iter().map(|&address| listen(key, address)).collect()
-}
-
-fn announce(config: &Config, pulls: &[TcpListener]) {
-    for listener in pulls {
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(
-                %address,
-                registry = config.upstream.registry,
-                upstream = config.upstream.url,
-                root = %config.storage.root.display(),
-                "listening"
-            );
-        }
+fn announce(config: &Config, pulls: &[Port]) {
+    for port in pulls {
+        tracing::info!(
+            address = %port.listener.address(),
+            listener = port.kind(),
+            registry = config.upstream.registry,
+            upstream = config.upstream.url,
+            root = %config.storage.root.display(),
+            "listening"
+        );
     }
 }
 
-async fn accept_all(server: &http::Server, listeners: &[TcpListener]) {
-    let accepting: Vec<BoxFuture<'_, ()>> =
-        listeners.iter().map(|listener| Box::pin(server.accept(listener)) as BoxFuture<'_, ()>).collect();
+async fn accept_all(server: &http::Server, ports: &[Port], certificates: Option<&Certificates>) {
+    let mut accepting: Vec<BoxFuture<'_, ()>> = Vec::with_capacity(ports.len());
+    for port in ports {
+        let certificates = certificates.filter(|_| port.is_tls);
+        accepting.push(Box::pin(server.accept(&port.listener, certificates)));
+    }
     select_all(accepting).await;
 }
 
@@ -272,7 +290,7 @@ async fn drain(server: http::Server, cache: &Cache, within: Duration, signals: &
     tokio::select! {
         () = drained => tracing::info!("ended: every transfer was finished"),
         () = tokio::time::sleep(within) => tracing::warn!(?within, "ended: transfers were cut, http.drain_timeout is over"),
-        name = signals.next() => tracing::warn!(signal = name, "ended: a second signal came, transfers were cut"),
+        name = signals.next(async || {}) => tracing::warn!(signal = name, "ended: a second signal came, transfers were cut"),
     }
 }
 
@@ -284,17 +302,26 @@ async fn told(mut stopped: watch::Receiver<bool>) {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+    /// Returns the next signal that says to end; at each SIGHUP before it, reloads.
+    async fn next(&mut self, reload: impl AsyncFn()) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => reload().await,
+            }
         }
     }
 }

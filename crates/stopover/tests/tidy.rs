@@ -27,6 +27,7 @@ const PLAN: &Plan = &[
     ("config", &["oci"]),
     ("source", &["oci"]),
     ("log", &["config", "metrics"]),
+    ("listen", &["config"]),
     ("egress", &["config", "flight", "metrics"]),
     ("store", &["egress", "metrics", "oci"]),
     ("index", &["clock", "oci"]),
@@ -35,12 +36,12 @@ const PLAN: &Plan = &[
     ("access", &["clock", "config", "flight", "metrics", "oci"]),
     ("cache", &["clock", "flight", "index", "metrics", "oci", "source", "store"]),
     ("collect", &["clock", "index", "oci", "store"]),
-    ("http", &["access", "cache", "health", "log", "metrics", "oci", "route", "source"]),
-    ("admin", &["health", "metrics"]),
-    ("tls", &["metrics"]),
+    ("http", &["access", "cache", "health", "listen", "log", "metrics", "oci", "route", "source", "tls"]),
+    ("admin", &["config", "health", "listen", "metrics"]),
+    ("tls", &["config", "metrics"]),
     ("server", &[EVERYTHING]),
     ("client", &["config", "tls"]),
-    ("cli", &["client", "collect", "config", "log", "metrics", "server", "tls"]),
+    ("cli", &["client", "collect", "config", "listen", "log", "metrics", "server", "tls"]),
 ];
 
 /// Lines of a file at most; well before that it holds two things.

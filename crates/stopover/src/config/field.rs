@@ -2,14 +2,14 @@
 //!
 //! A secret is checked and set like any other value and never shown, neither as found nor as set.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use oci::RepositoryName;
 
 use super::{
     pairs, units,
-    used::{Config, Format, Level, Secret},
+    used::{Address, ClientAuth, Config, Format, Level, Secret, TlsVersion},
 };
 
 /// What shows where a secret is.
@@ -40,12 +40,22 @@ pub(super) enum Field {
     Path(Of<PathBuf>),
     /// A file.
     File(Of<Option<PathBuf>>),
+    /// Files.
+    Files(Of<Vec<PathBuf>>),
+    /// The bits of a file's mode, in octal.
+    Mode(Of<u32>),
     /// A path that a URL may have.
     UrlPath(Of<String>),
     /// At least one address to listen on.
-    Listen(Of<Vec<SocketAddr>>),
+    Listen(Of<Vec<Address>>),
+    /// Addresses to listen on, or none.
+    ListenIfSet(Of<Vec<Address>>),
     /// An address to listen on, or `off`.
-    ListenOrOff(Of<Option<SocketAddr>>),
+    ListenOrOff(Of<Option<Address>>),
+    /// A version of TLS.
+    TlsVersion(Of<TlsVersion>),
+    /// Whether a client must show a certificate.
+    ClientAuth(Of<ClientAuth>),
     /// How much is logged.
     Level(Of<Level>),
     /// How it is logged.
@@ -166,8 +176,13 @@ impl Field {
             }
             Self::Path(of) => *of(config) = value.text().filter(|text| path_right(text))?.into(),
             Self::File(of) => *of(config) = Some(value.text().filter(|text| path_right(text))?.into()),
+            Self::Files(of) => *of(config) = value.each(|text| path_right(text).then(|| text.into()))?,
+            Self::Mode(of) => *of(config) = mode(value.text()?)?,
             Self::UrlPath(of) => *of(config) = value.text().filter(|text| url_path_right(text))?.to_owned(),
             Self::Listen(of) => *of(config) = value.each(units::listen).filter(|list| !list.is_empty())?,
+            Self::ListenIfSet(of) => *of(config) = value.each(units::listen)?,
+            Self::TlsVersion(of) => *of(config) = tls_version(value.text()?)?,
+            Self::ClientAuth(of) => *of(config) = client_auth(value.text()?)?,
             Self::ListenOrOff(of) => {
                 let text = value.text()?;
                 *of(config) = if text == "off" { None } else { Some(units::listen(text)?) };
@@ -233,9 +248,13 @@ impl Field {
             Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
             Self::Flag(_) => "true or false".to_owned(),
             Self::Path(_) => "the path of a folder".to_owned(),
+            Self::Files(_) => "the path of a file, or a list of them".to_owned(),
+            Self::Mode(_) => "an octal mode in quotes, such as \"0660\"".to_owned(),
+            Self::TlsVersion(_) => "tls1.2 or tls1.3".to_owned(),
+            Self::ClientAuth(_) => "required or optional".to_owned(),
             Self::UrlPath(_) => "a path such as \"/metrics\", of letters, digits and -._/".to_owned(),
-            Self::Listen(_) => {
-                "an address such as \"127.0.0.1:5000\", \"[::1]:5000\" or \":5000\", or a list of them"
+            Self::Listen(_) | Self::ListenIfSet(_) => {
+                "an address such as \"127.0.0.1:5000\", \"[::1]:5000\", \":5000\" or \"unix:/run/x.sock\", or a list of them"
                     .to_owned()
             }
             Self::ListenOrOff(_) => "an address such as \"127.0.0.1:5001\", or \"off\"".to_owned(),
@@ -273,11 +292,19 @@ impl Field {
             Self::Flag(of) => of(config).to_string(),
             Self::Path(of) => quoted(&of(config).to_string_lossy()),
             Self::UrlPath(of) => quoted(of(config)),
-            Self::Listen(of) => match of(config).as_slice() {
+            Self::Files(of) if of(config).is_empty() => return None,
+            Self::Files(of) => list(of(config).iter().map(|path| quoted(&path.to_string_lossy())).collect()),
+            Self::Mode(of) => quoted(&format!("{:04o}", of(config))),
+            Self::TlsVersion(of) => quoted(of(config).as_str()),
+            Self::ClientAuth(of) => quoted(of(config).as_str()),
+            Self::ListenIfSet(of) if of(config).is_empty() => return None,
+            Self::Listen(of) | Self::ListenIfSet(of) => match of(config).as_slice() {
                 [one] => quoted(&one.to_string()),
                 all => list(all.iter().map(|addr| quoted(&addr.to_string())).collect()),
             },
-            Self::ListenOrOff(of) => quoted(&of(config).map_or("off".to_owned(), |addr| addr.to_string())),
+            Self::ListenOrOff(of) => {
+                quoted(&of(config).as_ref().map_or("off".to_owned(), Address::to_string))
+            }
             Self::Level(of) => quoted(of(config).as_str()),
             Self::Format(of) => quoted(of(config).as_str()),
             Self::Host(of) | Self::Url(of) => quoted(of(config)),
@@ -300,10 +327,19 @@ impl Field {
         match self {
             Self::Count { .. } => text.parse().map_or_else(|_| written(), Value::Integer),
             Self::Flag(_) => text.parse().map_or_else(|_| written(), Value::Flag),
-            Self::Hosts(_) | Self::HostNames(_) | Self::Names(_) if text.is_empty() => {
+            Self::Hosts(_) | Self::HostNames(_) | Self::Names(_) | Self::Files(_) | Self::ListenIfSet(_)
+                if text.is_empty() =>
+            {
                 Value::List(Vec::new())
             }
-            Self::Listen(_) | Self::Hosts(_) | Self::HostNames(_) | Self::Names(_) if text.contains(',') => {
+            Self::Listen(_)
+            | Self::ListenIfSet(_)
+            | Self::Files(_)
+            | Self::Hosts(_)
+            | Self::HostNames(_)
+            | Self::Names(_)
+                if text.contains(',') =>
+            {
                 Value::List(text.split(',').map(|part| Value::Text(part.trim().to_owned())).collect())
             }
             Self::Pairs(_) | Self::Headers(_) => pairs::split(text),
@@ -329,6 +365,24 @@ fn size(value: &Value) -> Option<u64> {
 
 fn path_right(text: &str) -> bool {
     !text.is_empty() && !text.contains('\0')
+}
+
+fn mode(text: &str) -> Option<u32> {
+    let digits = text.len() <= 4 && text.bytes().all(|byte| byte.is_ascii_digit());
+    u32::from_str_radix(text, 8).ok().filter(|mode| digits && *mode <= 0o777)
+}
+
+fn tls_version(text: &str) -> Option<TlsVersion> {
+    [TlsVersion::Tls12, TlsVersion::Tls13].into_iter().find(|version| text == version.as_str())
+}
+
+/// Takes registry:2's words as well; its two others ask for a certificate and do not verify it.
+fn client_auth(text: &str) -> Option<ClientAuth> {
+    match text {
+        "required" | "require-and-verify-client-cert" => Some(ClientAuth::Required),
+        "optional" | "verify-client-cert-if-given" => Some(ClientAuth::Optional),
+        _ => None,
+    }
 }
 
 fn url_path_right(text: &str) -> bool {

@@ -46,12 +46,17 @@ impl Key {
 }
 
 /// What each section is for, in the order of the reference.
-pub(super) static SECTIONS: [(&str, &str); 8] = [
+pub(super) static SECTIONS: [(&str, &str); 9] = [
     ("http", "The port that clients pull from."),
     (
         "access",
         "Who may pull. As it comes, everybody who reaches the port. A password that travels unencrypted can be read on the \
          way, so give the port a certificate where there is one.",
+    ),
+    (
+        "tls",
+        "TLS on the port that clients pull from. docs/tls.md shows how, and how to have a certificate made. The files are read \
+         again when they change, and on SIGHUP; connections that are open stay.",
     ),
     (
         "admin",
@@ -74,7 +79,8 @@ pub(super) static KEYS: &[Key] = &[
         "http",
         "addr",
         Field::Listen(|c| &mut c.http.addr),
-        "Where to listen. `:5000` and `[::]:5000` mean every address of the machine, IPv4 and IPv6. Port 0 takes a free one.",
+        "Where to listen. `:5000` and `[::]:5000` mean every address of the machine, IPv4 and IPv6. Port 0 takes a free one. \
+         `unix:/run/stopover/stopover.sock` is a socket in the file system. Sockets that systemd passes are taken instead.",
     )
     .registry("REGISTRY_HTTP_ADDR"),
     key(
@@ -85,6 +91,12 @@ pub(super) static KEYS: &[Key] = &[
          on one path of many. It says nothing of the registry.",
     )
     .registry("REGISTRY_HTTP_PREFIX"),
+    key(
+        "http",
+        "socket_mode",
+        Field::Mode(|c| &mut c.http.socket_mode),
+        "Who may connect to the unix sockets of `http.addr` and `tls.addr`: owner, group, others.",
+    ),
     key(
         "http",
         "workers",
@@ -153,6 +165,49 @@ pub(super) static KEYS: &[Key] = &[
         "What clients are told that the password is for.",
     )
     .registry("REGISTRY_AUTH_HTPASSWD_REALM"),
+    key(
+        "tls",
+        "certificate",
+        Field::File(|c| &mut c.tls.certificate),
+        "The server's certificate in PEM, followed by those between it and its authority's. With it the TCP ports of \
+         `http.addr` speak TLS, and only TLS, unless `tls.addr` is set.",
+    )
+    .registry("REGISTRY_HTTP_TLS_CERTIFICATE"),
+    key(
+        "tls",
+        "key",
+        Field::File(|c| &mut c.tls.key),
+        "The certificate's private key in PEM: PKCS#8, PKCS#1 or SEC1, not encrypted.",
+    )
+    .registry("REGISTRY_HTTP_TLS_KEY"),
+    key(
+        "tls",
+        "client_ca",
+        Field::Files(|c| &mut c.tls.client_ca),
+        "Files with authorities in PEM. If set, a client needs a certificate that one of them signed.",
+    )
+    .registry("REGISTRY_HTTP_TLS_CLIENTCAS"),
+    key(
+        "tls",
+        "client_auth",
+        Field::ClientAuth(|c| &mut c.tls.client_auth),
+        "Whether that certificate is `required`, or `optional`: who shows none may pull, who shows a wrong one may not.",
+    )
+    .registry("REGISTRY_HTTP_TLS_CLIENTAUTH"),
+    key(
+        "tls",
+        "minimum",
+        Field::TlsVersion(|c| &mut c.tls.minimum),
+        "The oldest version of TLS that is spoken.",
+    )
+    .registry("REGISTRY_HTTP_TLS_MINIMUMTLS"),
+    key(
+        "tls",
+        "addr",
+        Field::ListenIfSet(|c| &mut c.tls.addr),
+        "Where to speak TLS, as in `http.addr`, which then stays plain: both at once, on two ports. Not set: on the TCP ports \
+         of `http.addr`.",
+    ),
     key(
         "admin",
         "addr",

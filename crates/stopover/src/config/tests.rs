@@ -46,6 +46,17 @@ const ROWS: &[Row] = &[
             c.http.headers.iter().map(|(name, value)| format!("{name}={value:?}")).collect();
         shown == ["x-a=\"b\"", "x-c=\"d\""]
     }),
+    ("http.socket_mode", r#""0600""#, "600", |c| c.http.socket_mode == 0o600),
+    ("tls.certificate", r#""/etc/c""#, "/etc/c", |c| {
+        c.tls.certificate.as_deref() == Some(Path::new("/etc/c"))
+    }),
+    ("tls.key", r#""/etc/k""#, "/etc/k", |c| c.tls.key.as_deref() == Some(Path::new("/etc/k"))),
+    ("tls.client_ca", r#"["/a", "/b"]"#, "/a, /b", |c| c.tls.client_ca == [Path::new("/a"), Path::new("/b")]),
+    ("tls.client_auth", r#""optional""#, "verify-client-cert-if-given", |c| {
+        c.tls.client_auth == ClientAuth::Optional
+    }),
+    ("tls.minimum", r#""tls1.3""#, "tls1.3", |c| c.tls.minimum == TlsVersion::Tls13),
+    ("tls.addr", r#""unix:/run/s""#, "unix:/run/s", |c| c.tls.addr == [Address::Unix("/run/s".into())]),
     ("access.htpasswd", r#""/etc/users""#, "/etc/users", |c| {
         c.access.htpasswd.as_deref() == Some(Path::new("/etc/users"))
     }),
@@ -107,14 +118,18 @@ const ROWS: &[Row] = &[
 ];
 
 /// Returns what a key needs beside it, such as the other half of an account, which may not be set alone.
-fn other_half(path: &str) -> Option<&'static str> {
+fn needs(path: &str) -> &'static [&'static str] {
     match path {
-        "upstream.username" => Some("password"),
-        "upstream.password" => Some("username"),
-        "upstream.credential_lifetime" => Some("credential_helper"),
-        "upstream.client_certificate" => Some("client_key"),
-        "upstream.client_key" => Some("client_certificate"),
-        _ => None,
+        "upstream.username" => &["password"],
+        "upstream.password" => &["username"],
+        "upstream.credential_lifetime" => &["credential_helper"],
+        "upstream.client_certificate" => &["client_key"],
+        "upstream.client_key" => &["client_certificate"],
+        "tls.certificate" => &["key"],
+        "tls.key" => &["certificate"],
+        "tls.client_auth" => &["certificate", "key", "client_ca"],
+        "tls.client_ca" | "tls.minimum" | "tls.addr" => &["certificate", "key"],
+        _ => &[],
     }
 }
 
@@ -131,15 +146,15 @@ fn every_key_is_set_by_file_and_by_environment() {
     for &(path, toml, text, has) in ROWS {
         assert!(!has(&Config::default()), "{path}: the value is the default");
         let (section, name) = path.split_once('.').unwrap();
-        let more = other_half(path);
-        let extra = more.map(|name| format!("{name} = \"x\"\n")).unwrap_or_default();
+        let more = needs(path);
+        let extra: String = more.iter().map(|name| format!("{name} = \"x\"\n")).collect();
         let file = format!("[{section}]\n{name} = {toml}\n{extra}");
         let loaded = from_file(&file).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert!(has(&loaded.config), "{path} by file: {:?}", loaded.config);
 
         let variable = |name: &str| format!("STOPOVER_{section}__{name}").to_uppercase();
         let mut variables = vec![(variable(name), text.to_owned())];
-        variables.extend(more.map(|name| (variable(name), "x".to_owned())));
+        variables.extend(more.iter().map(|name| (variable(name), "x".to_owned())));
         let loaded = read(None, variables).unwrap_or_else(|mistakes| panic!("{mistakes}"));
         assert!(has(&loaded.config), "{path} by environment: {:?}", loaded.config);
     }
@@ -274,7 +289,7 @@ fn a_password_over_plain_http_warns_unless_it_stays_on_the_machine() {
 fn what_is_in_force_is_a_file_that_sets_the_same() {
     let default = Config::default().effective();
     assert_eq!(from_file(&default).unwrap().config, Config::default());
-    for (path, toml, _, has) in ROWS.iter().filter(|row| other_half(row.0).is_none()) {
+    for (path, toml, _, has) in ROWS.iter().filter(|row| needs(row.0).is_empty()) {
         let config = from_file(&format!("{path} = {toml}")).unwrap().config;
         assert!(has(&from_file(&config.effective()).unwrap().config), "{path}");
     }

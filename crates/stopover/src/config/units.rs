@@ -5,11 +5,14 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
+    str::FromStr,
     time::Duration,
 };
 
 use http::uri::Authority;
 use oci::RepositoryName;
+
+use super::used::Address;
 
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 const SECONDS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
@@ -111,8 +114,32 @@ pub(super) fn show_size(bytes: u64) -> String {
 
 /// Returns where to listen: `127.0.0.1:5000`, `[::1]:5000`, `:5000` for every address of the machine, or `host:5000`.
 ///
-/// A host name with several addresses gives the first IPv4 one, as it does in registry:2.
-pub(super) fn listen(text: &str) -> Option<SocketAddr> {
+/// A host name with several addresses gives the first IPv4 one, as it does in registry:2. `unix:/path` is a socket in the
+/// file system.
+pub(super) fn listen(text: &str) -> Option<Address> {
+    if let Some(path) = text.strip_prefix("unix:") {
+        // `unix:///path` is how URLs have it.
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let right = path.starts_with('/') && !path.ends_with('/') && !path.contains('\0');
+        return right.then(|| Address::Unix(path.into()));
+    }
+    listen_tcp(text).map(Address::Tcp)
+}
+
+/// A text that is no address to listen on.
+#[derive(Debug, thiserror::Error)]
+#[error("expected an address such as 127.0.0.1:5000, [::1]:5000, :5000 or unix:/run/x.sock")]
+pub struct NoAddress;
+
+impl FromStr for Address {
+    type Err = NoAddress;
+
+    fn from_str(text: &str) -> Result<Self, NoAddress> {
+        listen(text).ok_or(NoAddress)
+    }
+}
+
+fn listen_tcp(text: &str) -> Option<SocketAddr> {
     if let Ok(addr) = text.parse() {
         return Some(addr);
     }
@@ -274,9 +301,14 @@ mod tests {
             ("::1:80x", None),
             ("a b:80", None),
             ("", None),
+            ("unix:/run/stopover/s.sock", Some("unix:/run/stopover/s.sock")),
+            ("unix:///run/s.sock", Some("unix:/run/s.sock")),
+            ("unix:s.sock", None),
+            ("unix:", None),
+            ("unix:/run/", None),
         ];
         for (text, want) in table {
-            assert_eq!(listen(text), want.map(|addr| addr.parse().unwrap()), "{text:?}");
+            assert_eq!(listen(text).map(|addr| addr.to_string()).as_deref(), want, "{text:?}");
         }
     }
 

@@ -17,6 +17,24 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// A TCP port. `[::]` stands for IPv4 too.
+    Tcp(SocketAddr),
+    /// A socket in the file system, by its path from the root.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
 /// Everything that can be set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
@@ -24,6 +42,8 @@ pub struct Config {
     pub http: Http,
     /// Who may pull.
     pub access: Access,
+    /// Its certificates.
+    pub tls: Tls,
     /// The operator's port.
     pub admin: Admin,
     /// The disk.
@@ -52,10 +72,12 @@ pub struct Route {
 /// The pull port and its connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Http {
-    /// Where clients are listened for; at least one. `[::]` stands for IPv4 too.
-    pub addr: Vec<SocketAddr>,
+    /// Where clients are listened for; at least one.
+    pub addr: Vec<Address>,
     /// A path that clients may ask below, besides the top: `mirrors/oci`, without slashes at its ends.
     pub prefix: Option<String>,
+    /// Who may connect to a unix socket: the bits of its file's mode.
+    pub socket_mode: u32,
     /// Threads that serve; 0 is one for each core.
     pub workers: usize,
     /// Connections open at once; the server lowers it to fit the limit on open files.
@@ -83,11 +105,69 @@ pub struct Access {
     pub realm: Option<String>,
 }
 
+/// TLS on the pull port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The file with the certificate, and those between it and its authority's. Set exactly when `key` is; nothing else
+    /// here is set without it.
+    pub certificate: Option<PathBuf>,
+    /// The file with its key.
+    pub key: Option<PathBuf>,
+    /// Files with authorities: one of them must have signed a client's certificate. None: clients need none.
+    pub client_ca: Vec<PathBuf>,
+    /// Whether a client must show a certificate, or may.
+    pub client_auth: ClientAuth,
+    /// The oldest version that is spoken.
+    pub minimum: TlsVersion,
+    /// Where TLS is listened for, beside `http.addr`; none: there.
+    pub addr: Vec<Address>,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// It must.
+    #[default]
+    Required,
+    /// It may; one that is shown must be right.
+    Optional,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// 1.2.
+    #[default]
+    Tls12,
+    /// 1.3.
+    Tls13,
+}
+
+impl ClientAuth {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Required => "required",
+            Self::Optional => "optional",
+        }
+    }
+}
+
+impl TlsVersion {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tls12 => "tls1.2",
+            Self::Tls13 => "tls1.3",
+        }
+    }
+}
+
 /// The operator's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
     /// Where the operator is listened for; `None` is nowhere.
-    pub addr: Option<SocketAddr>,
+    pub addr: Option<Address>,
     /// A path for the metrics besides `/metrics`.
     pub metrics_path: String,
 }
@@ -258,7 +338,8 @@ impl Format {
 impl Default for Http {
     fn default() -> Self {
         Self {
-            addr: vec![SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 5000)],
+            addr: vec![Address::Tcp(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 5000))],
+            socket_mode: 0o660,
             prefix: None,
             workers: 0,
             connections_max: 10_000,
@@ -281,7 +362,7 @@ impl Default for Access {
 impl Default for Admin {
     fn default() -> Self {
         Self {
-            addr: Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001)),
+            addr: Some(Address::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001))),
             metrics_path: "/metrics".to_owned(),
         }
     }

@@ -1,7 +1,6 @@
 //! What is said of a request when it is over: its line in the log, and its counts.
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use std::{
 use http::{HeaderValue, Method, Request, StatusCode, Uri, Version, header};
 use oci::{Digest, Reference, RepositoryName};
 
-use super::connection::Shared;
+use super::connection::{Client, Shared};
 use crate::{
     cache::Outcome,
     log::{AccessLine, AccessLog, Requested},
@@ -45,7 +44,7 @@ impl Head {
 pub(super) struct Line {
     accounts: Arc<Accounts>,
     begun: Instant,
-    client: SocketAddr,
+    client: Client,
     method: Method,
     pub(super) request_id: u64,
     user_agent: Option<HeaderValue>,
@@ -71,12 +70,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) fn begin(
-        accounts: &Arc<Accounts>,
-        client: SocketAddr,
-        method: Method,
-        request_id: u64,
-    ) -> Self {
+    pub(super) fn begin(accounts: &Arc<Accounts>, client: Client, method: Method, request_id: u64) -> Self {
         Self {
             accounts: Arc::clone(accounts),
             begun: Instant::now(),
@@ -176,7 +170,8 @@ impl Line {
             upstream: self.registry.as_deref().filter(|_| asked),
             error: self.error.as_deref(),
             duration,
-            client: self.client,
+            client: self.client.address,
+            listener: self.client.listener,
             user: self.user.as_deref(),
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             request_id: request_id.as_deref(),

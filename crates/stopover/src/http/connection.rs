@@ -1,9 +1,10 @@
 //! The connection that hyper reads from and writes to.
 //!
-//! It sends parts of files where it is given ghost bytes, cuts a client that takes nothing for too long, and gives the
-//! refusals that hyper makes by itself (a request it cannot parse) the shape that the specification wants of errors.
+//! It sends parts of files where it is given ghost bytes, and gives the refusals that hyper makes by itself (a request it
+//! cannot parse) the shape that the specification wants of errors.
 
 use std::{
+    fmt,
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
@@ -12,7 +13,6 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,15 +21,11 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use oci::ErrorCode;
 use rustix::net::SendFlags;
-use tokio::{
-    io::Interest,
-    net::TcpStream,
-    time::{Sleep, sleep},
-};
 
 use super::{
     access::{Accounts, Line},
     ghost::{Ghosts, Part, is_ghost},
+    wire::Wire,
 };
 
 /// The most that one call to sendfile is asked for. After each call the connection lets others have its worker: a fast
@@ -49,12 +45,28 @@ pub(super) struct Shared {
     pub(super) written: AtomicU64,
 }
 
-/// A plain TCP connection.
+/// From whom a connection comes, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Client {
+    /// `None` where it came by a unix socket.
+    pub(super) address: Option<SocketAddr>,
+    /// The kind of listener: `tcp`, `tls` or `unix`.
+    pub(super) listener: &'static str,
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => SocketAddr::new(address.ip().to_canonical(), address.port()).fmt(f),
+            None => f.write_str("unix"),
+        }
+    }
+}
+
+/// A connection.
 pub(super) struct Connection {
-    tcp: TokioIo<TcpStream>,
+    wire: TokioIo<Wire>,
     shared: Arc<Shared>,
-    stall_timeout: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
     refusal: Option<Bytes>,
     refused: Refused,
     /// Whether a part of a file was sent and the others have not had their turn since.
@@ -64,35 +76,22 @@ pub(super) struct Connection {
 /// Who is told of requests that hyper refuses.
 pub(super) struct Refused {
     pub(super) accounts: Arc<Accounts>,
-    pub(super) address: SocketAddr,
+    pub(super) client: Client,
 }
 
 impl Refused {
     /// Has a line written of a request of which nothing is known but that it is none.
-    fn tell(&self, status: &[u8]) {
+    pub(super) fn tell(&self, status: StatusCode, why: &str) {
         let method = Method::from_bytes(b"-").unwrap_or_default();
-        let mut line = Line::begin(&self.accounts, self.address, method, 0);
-        line.status = StatusCode::from_bytes(status).unwrap_or(StatusCode::BAD_REQUEST);
-        line.error = Some("the request is not valid HTTP".to_owned());
+        let mut line = Line::begin(&self.accounts, self.client, method, 0);
+        line.status = status;
+        line.error = Some(why.to_owned());
     }
 }
 
 impl Connection {
-    pub(super) fn new(
-        tcp: TcpStream,
-        shared: Arc<Shared>,
-        refused: Refused,
-        stall_timeout: Duration,
-    ) -> Self {
-        Self {
-            tcp: TokioIo::new(tcp),
-            shared,
-            stall_timeout,
-            stalled: None,
-            refusal: None,
-            refused,
-            had_turn: false,
-        }
+    pub(super) fn new(wire: Wire, shared: Arc<Shared>, refused: Refused) -> Self {
+        Self { wire: TokioIo::new(wire), shared, refusal: None, refused, had_turn: false }
     }
 
     fn write_some(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
@@ -105,14 +104,15 @@ impl Connection {
         }
         match slices.iter().position(|slice| is_ghost(slice)) {
             Some(ghost) => self.send_head(context, &slices[..ghost.min(SLICES_MAX)]),
-            None => Pin::new(&mut self.tcp).poll_write_vectored(context, slices),
+            None => Pin::new(&mut self.wire).poll_write_vectored(context, slices),
         }
     }
 
     fn send_file(&mut self, context: &mut Context<'_>, part: &Part) -> Poll<io::Result<usize>> {
-        let sent = self.when_writable(context, |tcp| {
+        let Wire::Plain(socket) = self.wire.inner_mut() else { return Poll::Ready(Err(not_over_tls())) };
+        let sent = socket.poll_write_by(context, |fd| {
             let mut offset = part.offset;
-            Ok(rustix::fs::sendfile(tcp, &part.file, Some(&mut offset), part.len.min(SENDFILE_BYTES_MAX))?)
+            Ok(rustix::fs::sendfile(fd, &part.file, Some(&mut offset), part.len.min(SENDFILE_BYTES_MAX))?)
         });
         match ready!(sent)? {
             0 => Poll::Ready(Err(io::Error::new(
@@ -127,57 +127,26 @@ impl Connection {
     }
 
     fn send_head(&mut self, context: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        self.when_writable(context, |tcp| {
+        let Wire::Plain(socket) = self.wire.inner_mut() else { return Poll::Ready(Err(not_over_tls())) };
+        socket.poll_write_by(context, |fd| {
             let mut none = rustix::net::SendAncillaryBuffer::default();
-            Ok(rustix::net::sendmsg(tcp, slices, &mut none, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+            Ok(rustix::net::sendmsg(fd, slices, &mut none, SendFlags::MORE | SendFlags::NOSIGNAL)?)
         })
-    }
-
-    fn when_writable(
-        &mut self,
-        context: &mut Context<'_>,
-        mut write: impl FnMut(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.tcp.inner().poll_write_ready(context))?;
-            let tcp = self.tcp.inner();
-            match tcp.try_io(Interest::WRITABLE, || write(tcp)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                result => return Poll::Ready(result),
-            }
-        }
     }
 
     /// Writes our refusal in place of hyper's.
     fn refuse(&mut self, context: &mut Context<'_>, original: &[u8]) -> Poll<io::Result<usize>> {
         let refusal = self.refusal.get_or_insert_with(|| {
-            self.refused.tell(original.get(9..12).unwrap_or_default());
+            let status = StatusCode::from_bytes(original.get(9..12).unwrap_or_default());
+            self.refused.tell(status.unwrap_or(StatusCode::BAD_REQUEST), "the request is not valid HTTP");
             refusal_for(original)
         });
         while !refusal.is_empty() {
-            let written = ready!(Pin::new(&mut self.tcp).poll_write(context, refusal))?;
+            let written = ready!(Pin::new(&mut self.wire).poll_write(context, refusal))?;
             let _ = refusal.split_to(written);
         }
         self.refusal = None;
         Poll::Ready(Ok(original.len()))
-    }
-
-    /// Notes progress, or cuts a client that has made none for too long.
-    fn watch(
-        &mut self,
-        context: &mut Context<'_>,
-        result: Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(result) = result {
-            self.stalled = None;
-            self.shared.written.fetch_add(*result.as_ref().unwrap_or(&0) as u64, Ordering::Relaxed);
-            return Poll::Ready(result);
-        }
-        let timeout = self.stall_timeout;
-        ready!(self.stalled.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(context));
-        let message = format!("the client took nothing for {timeout:?}");
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, message)))
     }
 }
 
@@ -187,7 +156,7 @@ impl Read for Connection {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_read(context, buffer)
+        Pin::new(&mut self.get_mut().wire).poll_read(context, buffer)
     }
 }
 
@@ -206,8 +175,9 @@ impl Write for Connection {
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let result = connection.write_some(context, slices);
-        connection.watch(context, result)
+        let written = ready!(connection.write_some(context, slices))?;
+        connection.shared.written.fetch_add(written as u64, Ordering::Relaxed);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -215,11 +185,11 @@ impl Write for Connection {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(context)
+        Pin::new(&mut self.get_mut().wire).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(context)
+        Pin::new(&mut self.get_mut().wire).poll_shutdown(context)
     }
 }
 
@@ -227,6 +197,11 @@ impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.ghosts.clear();
     }
+}
+
+/// Ghost bytes are given to no request that came over TLS.
+fn not_over_tls() -> io::Error {
+    io::Error::other("a part of a file cannot be sent as such over TLS")
 }
 
 /// Returns whether these bytes are hyper's own refusal of a request that it could not parse: an error's head without

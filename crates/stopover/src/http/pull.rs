@@ -1,7 +1,6 @@
 //! A pull: access, route, cache, then the answer. Every way that one can go stands in docs/request-handling.md.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +17,7 @@ use super::{
     blob,
     body::Body,
     conditional::already_has,
-    connection::Shared,
+    connection::{Client, Shared},
     error::{About, Refusal, refusal},
     respond,
 };
@@ -46,7 +45,7 @@ pub(super) struct Pulls {
 /// From whom a request came, and over what.
 #[derive(Clone)]
 pub(super) struct Caller {
-    pub(super) address: SocketAddr,
+    pub(super) client: Client,
     pub(super) connection: Arc<Shared>,
     /// Whether files may be sent as such.
     pub(super) sendfile: bool,
@@ -95,7 +94,7 @@ impl Pulls {
         caller: &Caller,
     ) -> Response<Body> {
         let id = self.requests.fetch_add(1, Ordering::Relaxed);
-        let mut line = Box::new(Line::begin(&self.accounts, caller.address, request.method().clone(), id));
+        let mut line = Box::new(Line::begin(&self.accounts, caller.client, request.method().clone(), id));
         line.asked(request);
         let mut heeded = None;
         let answer = match self.parsed(request, caller) {

@@ -39,8 +39,10 @@ pub struct AccessLine<'a> {
     pub error: Option<&'a str>,
     /// The time from the request to the last byte.
     pub duration: Duration,
-    /// Who asked.
-    pub client: SocketAddr,
+    /// Who asked; `None` where the request came by a unix socket.
+    pub client: Option<SocketAddr>,
+    /// The kind of listener that it came by: `tcp`, which is not shown, `tls` or `unix`.
+    pub listener: &'a str,
     /// The user whose password was right, where not everybody may pull.
     pub user: Option<&'a str>,
     /// The client's program, as it says.
@@ -122,7 +124,13 @@ fn write(out: &mut Vec<u8>, form: &Form, access: &AccessLine<'_>) {
         line.foreign("error", error.as_bytes(), FOREIGN_BYTES_MAX);
     }
     line.seconds("duration", access.duration);
-    line.address("client", access.client);
+    match access.client {
+        Some(address) => line.address("client", address),
+        None => line.text("client", "unix"),
+    }
+    if access.listener != "tcp" {
+        line.text("listener", access.listener);
+    }
     if let Some(user) = access.user {
         line.foreign("user", user.as_bytes(), FOREIGN_BYTES_MAX);
     }
@@ -151,7 +159,8 @@ mod tests {
         upstream: None,
         error: None,
         duration: Duration::from_micros(12_345),
-        client: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000),
+        client: Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000)),
+        listener: "tcp",
         user: None,
         user_agent: Some(b"docker/28.0 go/1.24 \"x\""),
         request_id: Some("7f-1"),
@@ -189,6 +198,15 @@ mod tests {
                     \"user_agent\":\"docker/28.0 go/1.24 \\\"x\\\"\",\"request_id\":\"7f-1\"}\n";
         assert_eq!(written(Style::Json, &fill), want);
         assert!(serde_json::from_str::<serde_json::Value>(&format!("{{{want}")).is_ok());
+    }
+
+    #[test]
+    fn the_kind_of_listener_is_shown_where_it_is_not_plain_tcp() {
+        let written = |line: AccessLine<'_>| written(Style::Text, &line);
+        let tls = written(AccessLine { listener: "tls", ..PULL });
+        assert!(tls.contains(" client=127.0.0.1:40000 listener=tls "), "{tls}");
+        let unix = written(AccessLine { client: None, listener: "unix", ..PULL });
+        assert!(unix.contains(" client=unix listener=unix "), "{unix}");
     }
 
     #[test]

@@ -15,7 +15,12 @@ const FOREIGN_BYTES_MAX: usize = 512;
 
 /// Writes the line. What is not known is `-`.
 pub(super) fn write(out: &mut Vec<u8>, access: &AccessLine<'_>) {
-    write!(out, "{} - ", access.client.ip().to_canonical()).expect("writing to memory cannot fail");
+    match access.client {
+        Some(client) => write!(out, "{} - ", client.ip().to_canonical()),
+        // Who comes by a unix socket has no address.
+        None => write!(out, "- - "),
+    }
+    .expect("writing to memory cannot fail");
     foreign(out, access.user.unwrap_or("-").as_bytes());
     out.extend_from_slice(b" [");
     time::write_day_and_time(out);
@@ -65,7 +70,8 @@ mod tests {
             upstream: None,
             error: None,
             duration: Duration::ZERO,
-            client: "[::ffff:10.0.0.7]:40000".parse().unwrap(),
+            client: Some("[::ffff:10.0.0.7]:40000".parse().unwrap()),
+            listener: "tcp",
             user: None,
             user_agent: Some(b"docker/28.0 \"x\"\n"),
             request_id: None,

@@ -41,6 +41,7 @@ mod rig;
 mod shutdown;
 mod strangers;
 mod support;
+mod tls;
 mod tokens;
 mod way_out;
 mod ways;

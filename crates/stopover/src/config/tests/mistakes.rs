@@ -43,7 +43,25 @@ const IN_FILE: &[(&str, &str)] = &[
     ),
     (
         "http.addr = []",
-        "stopover.toml:1:13: http.addr: found a list, expected an address such as \"127.0.0.1:5000\", \"[::1]:5000\" or \":5000\", or a list of them",
+        "stopover.toml:1:13: http.addr: found a list, expected an address such as \"127.0.0.1:5000\", \"[::1]:5000\", \":5000\" or \"unix:/run/x.sock\", or a list of them",
+    ),
+    (
+        "http.socket_mode = \"0888\"",
+        "stopover.toml:1:20: http.socket_mode: found \"0888\", expected an octal mode in quotes, such as \"0660\"",
+    ),
+    (
+        "tls.certificate = \"/c\"",
+        "stopover.toml:1:19: tls.certificate is set and tls.key is not; expected both",
+    ),
+    ("tls.key = \"/k\"", "stopover.toml:1:11: tls.key is set and tls.certificate is not; expected both"),
+    ("tls.addr = \":1\"", "stopover.toml:1:12: tls.addr is set and tls.certificate is not; expected both"),
+    (
+        "tls = { certificate = \"/c\", key = \"/k\", minimum = \"tls1.1\" }",
+        "stopover.toml:1:51: tls.minimum: found \"tls1.1\", expected tls1.2 or tls1.3",
+    ),
+    (
+        "tls = { certificate = \"/c\", key = \"/k\", client_auth = \"optional\" }",
+        "stopover.toml:1:55: tls.client_auth is set and tls.client_ca is not; expected both",
     ),
     (
         "admin.addr = \"5001\"",
@@ -84,7 +102,7 @@ const IN_FILE: &[(&str, &str)] = &[
     ("[cahce]\ntag_ttl = \"1s\"", "stopover.toml:1:2: unknown section [cahce]; did you mean [cache]?"),
     (
         "[prometheus]",
-        "stopover.toml:1:2: unknown section [prometheus]; the sections are http, access, admin, storage, cache, log, route, upstream",
+        "stopover.toml:1:2: unknown section [prometheus]; the sections are http, access, tls, admin, storage, cache, log, route, upstream",
     ),
     ("cache = 5", "stopover.toml:1:1: cache: expected a section, [cache]"),
     ("[[cache]]", "stopover.toml:1:3: cache: expected a section, [cache]"),
