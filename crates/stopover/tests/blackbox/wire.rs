@@ -88,7 +88,7 @@ async fn two_thousand_clients_that_leave_in_the_middle_leave_nothing_behind() {
     eventually("nothing is under way", async || {
         let text = mirror.metrics().await;
         let idle = |name: &str| text.lines().any(|line| line == format!("{name} 0"));
-        ["stopover_fills", "stopover_followers", "stopover_connections"]
+        ["stopover_fills", "stopover_followers", "stopover_connections{listener=\"tcp\"}"]
             .iter()
             .all(|name| idle(name))
             .then_some(())
