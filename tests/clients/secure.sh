@@ -14,7 +14,7 @@ secure_tests() {
 
 a_mirror_begins_with_a_certificate_and_a_password_of_its_own() {
   "$STOPOVER_BIN" dev-certificate --host 127.0.0.1 --out "$work/secure-tls"
-  printf '[http]\naddr = "%s"\n[tls]\ncertificate = "%s/server.crt"\nkey = "%s/server.key"\n[access]\nhtpasswd = "%s/secure.htpasswd"\n[upstream]\nurl = "http://%s"\n[storage]\nroot = "%s/secure-registry"\n[admin]\naddr = "off"\n' \
+  printf '[http]\naddr = "%s"\n[tls]\ncertificate = "%s/tls.crt"\nkey = "%s/tls.key"\n[access]\nhtpasswd = "%s/secure.htpasswd"\n[upstream]\nurl = "http://%s"\n[storage]\nroot = "%s/secure-registry"\n[admin]\naddr = "off"\n' \
     "$secure_address" "$work/secure-tls" "$work/secure-tls" "$work" "$hub_address" "$work" >"$work/secure.toml"
   start secure "$STOPOVER_BIN" serve --config "$work/secure.toml"
   await secure curl -fsS --cacert "$work/secure-tls/ca.crt" "https://$secure_address/"
@@ -31,7 +31,7 @@ nobody_gets_in_without_the_authority_or_the_password() {
 
 curl_pulls_over_http_1_and_2() {
   local digest version
-  digest=$(right layer_digest)
+  digest=$(jq -r ".layers[0].digest" "$work/right.manifest")
   for version in 1.1 2; do
     secure_curl "--http$version" -u "docker:$(secure_password)" -w '%{stderr}%{http_version}' -o "$work/secure-layer" \
       "https://$secure_address/v2/$IMAGE/blobs/$digest" 2>"$work/secure-version"
@@ -41,11 +41,13 @@ curl_pulls_over_http_1_and_2() {
 }
 
 skopeo_pulls_with_what_stopover_client_has_written() {
+  mkdir "$secure_root"
   "$STOPOVER_BIN" client podman --mirror "https://$secure_address" --ca "$work/secure-tls/ca.crt" --root "$secure_root" --write
   skopeo --insecure-policy copy --src-creds "docker:$(secure_password)" \
     --src-cert-dir "$secure_root/etc/containers/certs.d/$secure_address" \
-    "docker://$secure_address/$IMAGE:latest" "dir:$work/secure-skopeo"
-  equal "manifest" "$(right manifest_digest)" "$(digest_of "$work/secure-skopeo/manifest.json")"
+    "docker://$secure_address/$SMALL-skopeo:latest" "dir:$work/secure-skopeo"
+  read_manifest "docker://$hub_address/$SMALL-skopeo:latest" >"$work/secure-manifest"
+  equal "manifest" "$(digest_of "$work/secure-manifest")" "$(digest_of "$work/secure-skopeo/manifest.json")"
 }
 
 secure_curl() {
