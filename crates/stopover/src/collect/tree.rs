@@ -7,10 +7,8 @@ use std::{
 
 use oci::{Algorithm, Digest};
 
-use crate::store::entries;
+use crate::{index::read_link, store::entries};
 
-/// A link is a digest; anything longer is not one.
-const LINK_BYTES_MAX: u64 = 256;
 /// How deep repositories are looked for: a name has at most 255 bytes, so at most 128 components.
 const DEPTH_MAX: usize = 128;
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
@@ -94,14 +92,6 @@ fn tags(repository: &Path) -> io::Result<Vec<Link>> {
         Link { digest: read_link(&folder.join("current/link")), name, folder }
     });
     Ok(each.collect())
-}
-
-fn read_link(path: &Path) -> Option<Digest> {
-    let metadata = fs::symlink_metadata(path).ok()?;
-    if !metadata.is_file() || metadata.len() > LINK_BYTES_MAX {
-        return None;
-    }
-    fs::read_to_string(path).ok()?.trim_end().parse().ok()
 }
 
 /// Returns all content, in the order of its digests.

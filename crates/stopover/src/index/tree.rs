@@ -161,7 +161,7 @@ fn below(folder: PathBuf, digest: &Digest) -> PathBuf {
 }
 
 /// Returns the digest in a link; `None` where there is no link, or an empty or torn one.
-fn read_link(path: &Path) -> Option<Digest> {
+pub(crate) fn read_link(path: &Path) -> Option<Digest> {
     let metadata = fs::symlink_metadata(path).ok()?;
     if !metadata.is_file() || metadata.len() > LINK_BYTES_MAX {
         return None;
