@@ -198,7 +198,7 @@ impl Server {
             .max_header_list_size(HEAD_BYTES_MAX as u32)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(20));
-        if self.limits.http2 { builder } else { builder.http1_only() }
+        builder
     }
 }
 
