@@ -35,7 +35,7 @@ pub fn passed() -> Result<Vec<Passed>, String> {
         let tcp = all.take_tcp_listener(at).ok().flatten().map(Std::Tcp);
         let socket = match tcp {
             Some(socket) => socket,
-            None => all.take_unix_listener(at).map_err(wrong)?.map(Std::Unix).ok_or_else(|| {
+            None => all.take_unix_listener(at).ok().flatten().map(Std::Unix).ok_or_else(|| {
                 wrong(io::Error::other("expected a stream socket, ListenStream= in the socket's unit"))
             })?,
         };
