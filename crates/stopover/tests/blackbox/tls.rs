@@ -1,76 +1,19 @@
 //! TLS on the pull port: both versions of HTTP, certificates that change, and what is no TLS.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, process::Command};
 
-use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Empty};
 use hubsim::{Hub, Options};
-use hyper::client::conn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use oci::{Algorithm, Digest};
-use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::client::TlsStream;
 
-use crate::support::{Mirror, MirrorOptions, blob_path, exchange, noise, push_blob, soon, until};
-
-/// Has the program make a certificate in a folder.
-fn certificate_in(folder: &Path) {
-    let made = Command::new(env!("CARGO_BIN_EXE_stopover"))
-        .args(["dev-certificate", "--host", "mirror.lan", "--out"])
-        .arg(folder)
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{made:?}");
-}
-
-fn options(folder: &Path) -> MirrorOptions {
-    MirrorOptions::default()
-        .env("STOPOVER_TLS__CERTIFICATE", folder.join("tls.crt").display())
-        .env("STOPOVER_TLS__KEY", folder.join("tls.key").display())
-}
+use crate::{
+    rig::https::{Caller, begin, certificate_in, options, rest},
+    support::{Mirror, MirrorOptions, blob_path, exchange, noise, push_blob, soon, until},
+};
 
 /// Connects as `mirror.lan`, trusting the folder's authority.
-async fn connect(mirror: &Mirror, folder: &Path, alpn: &[u8]) -> TlsStream<TcpStream> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join("ca.crt")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    let tcp = TcpStream::connect(mirror.address()).await.unwrap();
-    let name = ServerName::try_from("mirror.lan").unwrap();
-    soon("the handshake ends", TlsConnector::from(Arc::new(config)).connect(name, tcp)).await.unwrap()
-}
-
-/// Begins a GET and returns the answer with its body still to come.
-async fn begin(stream: TlsStream<TcpStream>, path: &str) -> http::Response<hyper::body::Incoming> {
-    let uri = format!("https://mirror.lan{path}");
-    let empty = Empty::<Bytes>::new();
-    let is_h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let response = if is_h2 {
-        let (mut sender, connection) =
-            conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = Request::get(uri).body(empty).unwrap();
-        soon("an answer begins", sender.send_request(request)).await
-    } else {
-        let (mut sender, connection) = conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = Request::get(path).header("host", "mirror.lan").body(empty).unwrap();
-        soon("an answer begins", sender.send_request(request)).await
-    };
-    response.unwrap()
-}
-
-async fn rest(response: http::Response<hyper::body::Incoming>) -> Digest {
-    assert_eq!(response.status(), 200);
-    let body = soon("the body ends", response.into_body().collect()).await.unwrap().to_bytes();
-    Digest::of(Algorithm::Sha256, &body)
+async fn connect(mirror: &Mirror, folder: &Path, alpn: &'static [u8]) -> TlsStream<TcpStream> {
+    Caller::trusting(folder).speaking(&[alpn]).connect(mirror.address()).await.unwrap()
 }
 
 #[tokio::test]
@@ -84,11 +27,11 @@ async fn blobs_are_the_same_over_tls_by_both_versions_of_http() {
     for alpn in [&b"http/1.1"[..], b"h2", b"http/1.1", b"h2"] {
         let stream = connect(&mirror, folder.path(), alpn).await;
         assert_eq!(stream.get_ref().1.alpn_protocol(), Some(alpn));
-        assert_eq!(rest(begin(stream, &path).await).await, digest);
+        assert_eq!(rest(begin(stream, &path).await.unwrap()).await, digest);
     }
     let all = (0..8).map(async |at: usize| {
-        let alpn: &[u8] = if at.is_multiple_of(2) { b"h2" } else { b"http/1.1" };
-        rest(begin(connect(&mirror, folder.path(), alpn).await, &path).await).await
+        let alpn: &'static [u8] = if at.is_multiple_of(2) { b"h2" } else { b"http/1.1" };
+        rest(begin(connect(&mirror, folder.path(), alpn).await, &path).await.unwrap()).await
     });
     assert!(futures_util::future::join_all(all).await.iter().all(|found| *found == digest));
     mirror
@@ -110,7 +53,7 @@ async fn a_certificate_is_exchanged_under_a_download_and_a_broken_one_is_not_tak
 
     let stream = connect(&mirror, folder.path(), b"http/1.1").await;
     let before = leaf(&stream);
-    let under_way = begin(stream, &path).await;
+    let under_way = begin(stream, &path).await.unwrap();
     certificate_in(folder.path());
     soon("the new certificate is shown", async {
         while leaf(&connect(&mirror, folder.path(), b"http/1.1").await) == before {}
@@ -147,11 +90,7 @@ async fn what_is_no_tls_is_told_so_or_dropped() {
     assert!(!garbage.starts_with(b"HTTP"), "{garbage:?}");
     // It ends by itself when the handshake took too long.
     assert_eq!(exchange(mirror.address(), vec![22, 3, 1]).await, b"");
-    assert_eq!(rest_of_ping(&mirror, folder.path()).await, 200);
-}
-
-async fn rest_of_ping(mirror: &Mirror, folder: &Path) -> u16 {
-    begin(connect(mirror, folder, b"h2").await, "/v2/").await.status().as_u16()
+    assert_eq!(Caller::trusting(folder.path()).ping(mirror.address()).await, Ok(200));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod honey;
+pub(crate) mod https;
 pub(crate) mod program;
 pub(crate) mod proxy;
 pub(crate) mod tls;

@@ -80,7 +80,7 @@ impl Drop for TlsFront {
 }
 
 /// Makes an authority and what it signs: a certificate for the front, and one for clients.
-fn make_certificates(folder: &Path) {
+pub(crate) fn make_certificates(folder: &Path) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let key = KeyPair::generate().expect("a key can be made");

@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Read},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -22,6 +23,7 @@ pub(crate) struct MirrorOptions {
     root: Option<PathBuf>,
     /// The `/etc/hosts` and `/etc/resolv.conf` that it sees.
     names: Option<[PathBuf; 2]>,
+    passed: Vec<(String, Arc<OwnedFd>)>,
 }
 
 impl MirrorOptions {
@@ -52,6 +54,20 @@ impl MirrorOptions {
     pub(crate) fn seeing_names(mut self, hosts: &Path, resolver: &Path) -> Self {
         self.names = Some([hosts.to_owned(), resolver.to_owned()]);
         self
+    }
+
+    /// Passes it a socket as systemd does, by a name; two at most.
+    pub(crate) fn passing(mut self, name: &str, socket: impl Into<OwnedFd>) -> Self {
+        self.passed.push((name.to_owned(), Arc::new(socket.into())));
+        self
+    }
+
+    /// Returns what becomes one of its standard streams, whose places the passed sockets take until the shell moves them.
+    fn stream(&self, at: usize) -> Stdio {
+        let passed = self.passed.get(at);
+        passed.map_or_else(Stdio::null, |(_, socket)| {
+            socket.try_clone().expect("there are free file descriptors").into()
+        })
     }
 
     /// Keeps content in this folder, which stays.
@@ -100,22 +116,9 @@ impl Mirror {
 
     async fn spawn(folder: Arc<TempDir>, upstream: String, options: MirrorOptions) -> Self {
         let root = options.root.clone().unwrap_or_else(|| folder.path().join("registry"));
-        let mut child = program(&options)
-            .arg("serve")
-            .env_clear()
-            .env("REGISTRY_PROXY_REMOTEURL", &upstream)
-            .env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", &root)
-            .env("STOPOVER_HTTP__ADDR", "127.0.0.1:0")
-            .env("STOPOVER_ADMIN__ADDR", "127.0.0.1:0")
-            .env("STOPOVER_HTTP__WORKERS", "2")
-            .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
-            .envs(options.env.iter().map(|(name, value)| (name, value)))
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary can be started");
+        let mut command = command(&options, &upstream, &root);
+        let child = command.current_dir(folder.path()).stderr(Stdio::piped()).spawn();
+        let mut child = child.expect("the binary can be started");
         let log = Log::read(child.stderr.take().expect("its standard error is a pipe"));
         let mut mirror = Self {
             child,
@@ -289,11 +292,48 @@ impl Mirror {
     }
 }
 
+/// Runs what ends at its start, and returns what it says of that.
+pub(crate) async fn refused(options: MirrorOptions) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut command = command(&options, "http://127.0.0.1:1", &folder.path().join("registry"));
+    let run = tokio::task::spawn_blocking(move || command.stderr(Stdio::piped()).output());
+    let ended = soon("the mirror ends", run).await.expect("running does not panic");
+    let ended = ended.expect("the binary can be started");
+    let said = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    said
+}
+
+/// Returns the command that serves by these options.
+fn command(options: &MirrorOptions, upstream: &str, root: &Path) -> Command {
+    let mut command = program(options);
+    command
+        .arg("serve")
+        .env_clear()
+        .env("REGISTRY_PROXY_REMOTEURL", upstream)
+        .env("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", root)
+        .env("STOPOVER_HTTP__ADDR", "127.0.0.1:0")
+        .env("STOPOVER_ADMIN__ADDR", "127.0.0.1:0")
+        .env("STOPOVER_HTTP__WORKERS", "2")
+        .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
+        .envs(options.env.iter().map(|(name, value)| (name, value)))
+        .stdin(options.stream(0))
+        .stdout(options.stream(1));
+    command
+}
+
 /// Returns the command that runs the binary. What mounts for it becomes the binary itself, so that one process is killed.
 fn program(options: &MirrorOptions) -> Command {
     const BINARY: &str = env!("CARGO_BIN_EXE_stopover");
+    const PASSING: &str = r#"exec 3<&0 4<&1 </dev/null >/dev/null; export "LISTEN_FDS=$0" "LISTEN_FDNAMES=$1" LISTEN_PID=$$; shift; exec "$@""#;
     const MOUNTING: &str =
         r#"mount --bind "$1" /etc/hosts && mount --bind "$2" /etc/resolv.conf && shift 2 && exec "$@""#;
+    if !options.passed.is_empty() {
+        let names: Vec<&str> = options.passed.iter().map(|(name, _)| name.as_str()).collect();
+        let mut command = Command::new("sh");
+        command.args(["-c", PASSING, &names.len().to_string(), &names.join(":"), BINARY]);
+        return command;
+    }
     let Some([hosts, resolver]) = &options.names else { return Command::new(BINARY) };
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", MOUNTING, "sh"]).arg(hosts).arg(resolver).arg(BINARY);

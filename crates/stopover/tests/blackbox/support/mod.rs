@@ -15,7 +15,7 @@ use hubsim::{Hub, Options};
 pub(crate) use canned::Canned;
 pub(crate) use client::{Answer, Http2, Reply, get, head, send};
 pub(crate) use content::{blob_path, manifest_path, noise, push_blob};
-pub(crate) use mirror::{Mirror, MirrorOptions};
+pub(crate) use mirror::{Mirror, MirrorOptions, refused};
 pub(crate) use raw::exchange;
 
 /// How long a test waits for what must come; a machine under load is slow, and nothing is asserted about time.
