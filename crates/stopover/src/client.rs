@@ -73,7 +73,7 @@ pub struct Arguments {
     /// A registry that goes by the mirror; may be given several times, `*` is all others [default: all that the client can]
     #[arg(long = "registry", value_name = "NAME", value_delimiter = ',')]
     registries: Vec<String>,
-    /// The certificate, in PEM, that vouches for the mirror's own; without FILE, that of `stopover dev-certificate` in ./stopover-tls, made if the mirror is this machine
+    /// The certificate, in PEM, that vouches for the mirror's own; without FILE, ca.crt beside the certificate in the mirror's configuration, else that of `stopover dev-certificate` in ./stopover-tls, made if the mirror is this machine
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     ca: Option<Option<PathBuf>>,
     /// The folder that stands for /, such as an image's
@@ -137,7 +137,8 @@ pub fn run(
     let ask = arguments.ask(config)?;
     let mut plan = arguments.client.plan(&machine, &ask)?;
     let (units, daemon_json) = arguments.client.started_by(&machine);
-    if arguments.ca == Some(None) {
+    let is_ours = |authority: &Authority| Path::new(&authority.file).starts_with(DEVELOPMENT_CA);
+    if arguments.ca == Some(None) && ask.authority.as_ref().is_some_and(is_ours) {
         plan.notes.push(format!(
             "The certificates are those of stopover dev-certificate, in {DEVELOPMENT_CA}: the mirror needs tls.crt and \
              tls.key as [tls] certificate and key in its configuration, a client ca.crt alone."
@@ -175,7 +176,7 @@ impl Arguments {
                 mirror.authority()
             ));
         }
-        let authority = self.authority(&mirror)?;
+        let authority = self.authority(&mirror, config.tls.certificate.as_deref())?;
         Ok(Ask { mirror, registries, others, default_registry: config.upstream.registry, authority })
     }
 
@@ -210,29 +211,24 @@ impl Arguments {
         Ok((chosen, self.registries.iter().any(|name| name == "*")))
     }
 
-    /// Returns the certificate to install. Where no file is named it is that of the development CA of this machine, which
-    /// is made where the mirror is this machine too.
-    fn authority(&self, mirror: &Mirror) -> Result<Option<Authority>, String> {
+    /// Returns the certificate to install. Where no file is named and the mirror is this machine, it is that beside the
+    /// mirror's certificate or, where it has none yet, that of the development CA, which is made.
+    fn authority(&self, mirror: &Mirror, certificate: Option<&Path>) -> Result<Option<Authority>, String> {
         let Some(file) = &self.ca else { return Ok(None) };
-        let file = match file {
-            Some(file) => file.clone(),
-            None => {
-                let file = Path::new(DEVELOPMENT_CA).join("ca.crt");
-                if !file.exists() && self.mirror.is_some() {
-                    return Err(format!(
-                        "--ca: there is no {}; make it where the mirror is, stopover dev-certificate --host {}, and \
-                         name a copy of its ca.crt",
-                        file.display(),
-                        mirror.host()
-                    ));
-                }
+        let file = match (file, certificate.filter(|_| self.mirror.is_none())) {
+            (Some(file), _) => file.clone(),
+            (None, Some(certificate)) => {
+                let file = certificate.with_file_name("ca.crt");
                 if !file.exists() {
-                    let host = [mirror.host().to_owned()];
-                    tls::make_for_development(Path::new(DEVELOPMENT_CA), &host)
-                        .map_err(|error| format!("--ca: {error}"))?;
+                    return Err(format!(
+                        "--ca: there is no {} beside the mirror's certificate, tls.certificate; expected the file of its \
+                         authority, --ca FILE",
+                        file.display()
+                    ));
                 }
                 file
             }
+            (None, None) => self.development_authority(mirror)?,
         };
         let name = file.display();
         let pem =
@@ -246,6 +242,26 @@ impl Arguments {
             return Err(format!("--ca: {name}: expected a certificate in PEM, -----BEGIN CERTIFICATE-----"));
         }
         Ok(Some(Authority { file: name.to_string(), pem }))
+    }
+
+    /// Returns the certificate of the development CA, which is made where the mirror is this machine.
+    fn development_authority(&self, mirror: &Mirror) -> Result<PathBuf, String> {
+        let file = Path::new(DEVELOPMENT_CA).join("ca.crt");
+        if file.exists() {
+            return Ok(file);
+        }
+        if self.mirror.is_some() {
+            return Err(format!(
+                "--ca: there is no {}; make it where the mirror is, stopover dev-certificate --host {}, and name a copy of its \
+                 ca.crt",
+                file.display(),
+                mirror.host()
+            ));
+        }
+        let host = [mirror.host().to_owned()];
+        tls::make_for_development(Path::new(DEVELOPMENT_CA), &host)
+            .map_err(|error| format!("--ca: {error}"))?;
+        Ok(file)
     }
 }
 

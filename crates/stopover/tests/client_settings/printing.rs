@@ -101,6 +101,31 @@ fn the_development_authority_of_the_mirrors_own_machine_is_made_once() {
     assert_eq!(machine.text("/etc/containers/certs.d/127.0.0.1:5443/ca.crt"), first);
 }
 
+#[test]
+fn the_authority_of_the_mirrors_certificate_stands_beside_it() {
+    let machine = Machine::new();
+    let configured = |folder: &str| {
+        let file = |name: &str| format!("{folder}/{name}");
+        [
+            ("STOPOVER_TLS__ADDR", "127.0.0.1:5443".to_owned()),
+            ("STOPOVER_TLS__CERTIFICATE", file("tls.crt")),
+            ("STOPOVER_TLS__KEY", file("tls.key")),
+        ]
+    };
+    let run = |words: &[&str], folder: &str| {
+        let variables = configured(folder);
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        machine.run(words, &variables)
+    };
+    let err = run(&["docker", "--ca"], "elsewhere").wrong();
+    assert!(err.contains("there is no elsewhere/ca.crt beside the mirror's certificate"), "{err}");
+    assert!(!machine.is_on_desk("stopover-tls"), "no other authority is made");
+    machine.run(&["docker", "--ca"], &[("STOPOVER_HTTP__ADDR", "127.0.0.1:5443")]).right();
+    run(&["docker", "--ca", "--write"], "stopover-tls").right();
+    let installed = machine.text("/etc/docker/certs.d/127.0.0.1:5443/ca.crt");
+    assert!(installed.contains("BEGIN CERTIFICATE"), "{installed}");
+}
+
 /// For clients that Debian does not have: what is printed is read as they read it.
 #[test]
 fn what_is_printed_is_what_the_client_reads() {
