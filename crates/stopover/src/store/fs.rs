@@ -102,8 +102,9 @@ impl Store for FsStore {
     }
 
     fn commit(&self, Verified(spool): Verified) -> io::Result<Stored> {
+        let stamp = || stamp_of(&spool.file)?.ok_or_else(|| io::Error::other("a spool is not a plain file"));
         spool.file.sync_data()?;
-        let verified = stamp_of(&spool.file)?;
+        let verified = stamp()?;
         let folder = self.folder(&spool.digest);
         make_folders(&folder)?;
         let data = folder.join("data");
@@ -114,16 +115,13 @@ impl Store for FsStore {
             }
             moved => moved?,
         }
-        // Renaming changes a file's ctime, so its stamp is taken after; whoever wrote to it between is found out.
-        let stamp = stamp_of(&spool.file)?;
+        // Renaming changes a file's ctime, so its stamp is taken after. Where somebody wrote to it since it was verified,
+        // the stamp of then is given, which the file has no more, so that it is hashed before it is served.
+        let renamed = stamp()?;
         File::open(&folder)?.sync_all()?;
-        let same = |a: &Stamp, b: &Stamp| (a.size, a.modified_ns) == (b.size, b.modified_ns);
-        match (verified, stamp) {
-            (Some(verified), Some(stamp)) if same(&verified, &stamp) => {
-                Ok(Stored { file: spool.file, stamp })
-            }
-            _ => Err(io::Error::other("the file was altered while it was stored")),
-        }
+        let as_verified = (renamed.size, renamed.modified_ns) == (verified.size, verified.modified_ns);
+        let stamp = if as_verified { renamed } else { verified };
+        Ok(Stored { file: spool.file, stamp })
     }
 
     fn quarantine(&self, digest: &Digest) -> io::Result<()> {
@@ -262,5 +260,60 @@ fn keep_newest(folder: &Path, count: usize) {
     files.sort();
     for (_, path) in files.iter().rev().skip(count) {
         let _ = fs::remove_file(path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread, time::Duration};
+
+    use bytes::Bytes;
+    use oci::Hasher;
+
+    use super::*;
+
+    /// As two repositories do whose manifest is the same.
+    fn store_at_once(
+        store: &FsStore,
+        content: &Bytes,
+        digest: &Digest,
+        start: &Barrier,
+        after: Duration,
+    ) -> io::Result<()> {
+        start.wait();
+        thread::sleep(after);
+        let spool = store.spool(digest)?;
+        spool.write_all(std::slice::from_ref(content), 0)?;
+        let mut hasher = Hasher::new(digest.algorithm());
+        hasher.update(content);
+        let verified = spool.verify(hasher).map_err(io::Error::other)?;
+        match store.commit(verified) {
+            // The other was first; then it is there.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                store.open(digest)?.map(drop).ok_or(error)
+            }
+            stored => stored.map(drop),
+        }
+    }
+
+    #[test]
+    fn two_that_store_the_same_content_at_once_both_have_it_stored() {
+        let root = tempfile::tempdir().unwrap();
+        let store = FsStore::open(root.path()).unwrap();
+        for round in 0..400 {
+            let content = Bytes::from(format!("manifest {round}"));
+            let digest = Digest::of(Algorithm::Sha256, &content);
+            let start = Barrier::new(2);
+            let results = thread::scope(|scope| {
+                // The second comes at another moment of the first in each round.
+                let threads = [0, 25 * (round % 80)].map(|micros| {
+                    let (store, content, digest, start) = (&store, &content, &digest, &start);
+                    let after = Duration::from_micros(micros);
+                    scope.spawn(move || store_at_once(store, content, digest, start, after))
+                });
+                threads.map(|thread| thread.join().unwrap())
+            });
+            assert!(results.iter().all(Result::is_ok), "round {round}: {results:?}");
+        }
     }
 }
