@@ -43,6 +43,11 @@ impl Breaker {
         }
     }
 
+    /// Returns when the next request will be let through, if none is now. Lets nothing through.
+    pub(super) fn closed(&self, now: Instant) -> Option<Duration> {
+        self.next_probe.filter(|next| now < *next).map(|next| next - now)
+    }
+
     /// Notes that the machine answered.
     pub(super) fn succeeded(&mut self) {
         *self = Self::default();
@@ -124,6 +129,11 @@ impl Fuse {
     /// Returns whether requests are being refused.
     pub(super) fn is_open(&self) -> bool {
         self.state().next_probe.is_some()
+    }
+
+    /// Returns when the next may be tried, if none may now. Takes no request for the one that finds out.
+    pub(super) fn closed(&self) -> Option<Duration> {
+        self.state().closed(self.clock.now())
     }
 
     /// Notes a failure; returns whether it opened the breaker.

@@ -139,8 +139,12 @@ impl Upstream {
         admitted.map_err(|wait| self.waits(ask, "since the registry said 429", wait))
     }
 
-    /// The same before the request waits for its turn, without taking it for the one that finds out.
+    /// The same before the request waits for its turn, and where the registry does not answer at all, without taking
+    /// it for the one that finds out.
     fn refuse_if_closed(&self, ask: &Ask<'_>) -> Result<(), SourceError> {
+        if let Some(wait) = self.fuse.closed() {
+            return Err(self.does_not_answer(ask, wait).error);
+        }
         let closed = locked(&self.gates).closed(ask.what.cost(), self.clock.now());
         closed.map_or(Ok(()), |wait| Err(self.waits(ask, "since the registry said 429", wait)))
     }

@@ -33,10 +33,7 @@ impl Upstream {
         pass: Option<&Pass>,
         deadline: Instant,
     ) -> Result<Response<Incoming>, Failure> {
-        let trial = self.fuse.admit().map_err(|wait| {
-            let message = format!("{} waits, since the registry does not answer", ask.name());
-            Failure::lasting(&self.registry, SourceErrorKind::Unavailable, message).after(Some(wait))
-        })?;
+        let trial = self.fuse.admit().map_err(|wait| self.does_not_answer(ask, wait))?;
         let pass = pass.map(|pass| &pass.header);
         let word = ask.what.word();
         match self.send(ask, uri, pass, Reach::Home, deadline).await {
@@ -62,6 +59,12 @@ impl Upstream {
                 Err(failure)
             }
         }
+    }
+
+    /// Says that nothing is sent before `wait` is over, since the breaker is open.
+    pub(super) fn does_not_answer(&self, ask: &Ask<'_>, wait: Duration) -> Failure {
+        let message = format!("{} waits, since the registry does not answer", ask.name());
+        Failure::lasting(&self.registry, SourceErrorKind::Unavailable, message).after(Some(wait))
     }
 
     pub(super) async fn send(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hubsim::{Fault, Kind, Target, Times};
 
 use super::*;
+use crate::upstream::{ANSWER_MAX, quota::Cost};
 
 #[tokio::test]
 async fn a_passing_failure_is_tried_again() {
@@ -136,4 +137,16 @@ async fn an_account_in_the_url_is_no_configuration() {
         let upstream = Upstream::new(&options, Arc::clone(&egress), Metrics::new(), Clock::default());
         assert!(upstream.is_err(), "{url}");
     }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_turn_at_a_registry_that_does_not_answer() {
+    let bench = Bench::with(Options::default(), |options| options.pace.requests_max = 1).await;
+    let far = tokio::time::Instant::now() + ANSWER_MAX;
+    let _held = bench.upstream.pace.turn(Cost::Other, far).await.expect("the first turn");
+    while !bench.upstream.fuse.is_open() {
+        bench.upstream.fuse.failed();
+    }
+    assert_eq!(kind_of(bench.resolve().await), Some(SourceErrorKind::Unavailable));
+    assert_eq!(bench.hub.counters().manifest_head, 0);
 }
