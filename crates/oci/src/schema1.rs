@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 /// The longest protected header that is read, in bytes; it holds a number, a few characters and a time.
 const PROTECTED_BYTES_MAX: usize = 1024;
@@ -19,9 +19,25 @@ pub(crate) fn payload(bytes: &[u8]) -> Option<Vec<u8>> {
     if !signed.signatures.iter().all(|signature| signature.cut().as_ref() == Some(&first)) {
         return None;
     }
+    // Nothing else may stand behind the cut: nobody signed it, and it would go by the digest of what was.
+    if first.tail.trim_ascii() != b"}" || !holds_signatures_only(bytes.get(first.length..)?) {
+        return None;
+    }
     let mut payload = bytes.get(..first.length)?.to_vec();
     payload.extend_from_slice(&first.tail);
     Some(payload)
+}
+
+/// Returns whether what stands behind the cut, in a document that is JSON, is the signatures and the end.
+fn holds_signatures_only(behind: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Behind {
+        #[serde(rename = "signatures")]
+        _signatures: IgnoredAny,
+    }
+    let Some(fields) = behind.trim_ascii_start().strip_prefix(b",") else { return false };
+    serde_json::from_slice::<Behind>(&[b"{", fields].concat()).is_ok()
 }
 
 #[derive(Deserialize)]
@@ -112,6 +128,23 @@ mod tests {
             format!("{{\"signatures\":[{{\"protected\":\"{beyond}\"}}]}}"),
             format!("{{\"signatures\":[{{\"protected\":\"{nine}\"}},{{\"protected\":\"{beyond}\"}}]}}"),
         ] {
+            assert_eq!(payload(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_signed_does_not_go_by_the_digest_of_what_was() {
+        let protected = "eyJmb3JtYXRMZW5ndGgiOjksImZvcm1hdFRhaWwiOiJDbjAifQ";
+        let signatures = format!("\"signatures\":[{{\"protected\":\"{protected}\"}}]");
+        // {"formatLength":9,"formatTail":"LCJiIjoyfQ"}, which is ,"b":2}
+        let longer = "eyJmb3JtYXRMZW5ndGgiOjksImZvcm1hdFRhaWwiOiJMQ0ppSWpveWZRIn0";
+        for text in [
+            format!("{{\n  \"a\":1,\"b\":2,{signatures}}}"),
+            format!("{{\n  \"a\":1,{signatures},\"b\":2}}"),
+            format!("{{\n  \"a\":12,{signatures}}}"),
+            format!("{{\n  \"a\":1,\"signatures\":[{{\"protected\":\"{longer}\"}}]}}"),
+        ] {
+            assert!(serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{text}");
             assert_eq!(payload(text.as_bytes()), None, "{text}");
         }
     }
