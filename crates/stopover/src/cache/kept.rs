@@ -70,12 +70,16 @@ impl Cache {
                 tokio::time::timeout(origin.freshness.check_deadline, asked).await.ok().and_then(Result::ok)
             }
         };
-        let Some(descriptor) = described else { return found };
+        // What answers with another size describes something else: a proxy's page, say.
+        let size = found.manifest.descriptor.size;
+        let Some(descriptor) = described.filter(|described| described.size == size) else { return found };
         let content_type = Some(descriptor.media_type.as_str());
         match Manifest::from_answer(content_type, found.manifest.bytes.clone(), digest.algorithm()) {
-            Ok(manifest) => Found { manifest, told: Type::Said, noted: false, ..found },
-            Err(error) => {
-                tracing::warn!(%error, %digest, "the registry gives a stored manifest a type that it cannot have");
+            Ok(manifest) if manifest.descriptor.digest == digest => {
+                Found { manifest, told: Type::Said, noted: false, ..found }
+            }
+            _ => {
+                tracing::warn!(%digest, %descriptor.media_type, "the registry gives a stored manifest a type that it cannot have");
                 found
             }
         }
@@ -152,6 +156,10 @@ impl Parts {
         let noted = self.index.manifest_type(digest);
         let content_type = noted.as_ref().map(oci::MediaType::as_str);
         let manifest = Manifest::from_answer(content_type, bytes.into(), digest.algorithm()).ok()?;
+        // One that looks signed would go by the digest of what was signed, which it is not stored under.
+        if manifest.descriptor.digest != *digest {
+            return None;
+        }
         let told = match noted {
             Some(_) => Type::Noted,
             None if manifest.says_its_type() => Type::Said,

@@ -127,6 +127,27 @@ async fn a_manifest_of_schema_1_is_passed_and_checked_by_what_was_signed() {
     }
 }
 
+/// A document that looks signed, and is known by the digest of all its bytes, does not go by another one when only its
+/// looks are left to tell what it is.
+#[tokio::test]
+async fn a_stored_manifest_keeps_its_digest_whatever_it_looks_like() {
+    let hub = Hub::start(Options::default()).await;
+    let contents = kinds::push_all(&hub, REPOSITORY);
+    let signed = contents.iter().find(|content| content.name == NEVER_STORED).unwrap().top();
+    let media_type = "application/vnd.docker.distribution.manifest.v1+json";
+    let digest = hub.push_manifest(REPOSITORY, media_type, signed.bytes.clone(), &["looks-signed"]);
+    let path = manifest_path(REPOSITORY, digest);
+    let mut mirror = Mirror::start(&hub).await;
+    assert_eq!(mirror.get(&path).await.status, 200);
+    assert!(mirror.blob_file(&digest).exists());
+    stop(&mut mirror).await;
+    volume::remove_index(mirror.root());
+    let mirror = mirror.restart().await;
+    let reply = mirror.get(&path).await;
+    assert_eq!((reply.status, reply.header("docker-content-digest")), (200, digest.to_string().as_str()));
+    assert_eq!(reply.header("content-type"), media_type);
+}
+
 /// The limit of clients (containerd, docker) is the mirror's; one byte more is refused, with the reason.
 #[tokio::test]
 async fn a_manifest_of_more_than_4_mib_is_refused_with_the_reason() {
