@@ -337,9 +337,12 @@ impl Upstream {
 fn scope_at(url: &Uri, repository: &RepositoryName) -> String {
     let there = Target::parse("GET", url.path(), None).map(|target| target.endpoint);
     match there {
-        Ok(Endpoint::Manifest { name, .. } | Endpoint::Blob { name, .. } | Endpoint::Tags { name, .. }) => {
-            pull_scope(&name)
-        }
+        Ok(
+            Endpoint::Manifest { name, .. }
+            | Endpoint::Blob { name, .. }
+            | Endpoint::Tags { name, .. }
+            | Endpoint::Referrers { name, .. },
+        ) => pull_scope(&name),
         _ => pull_scope(repository),
     }
 }
