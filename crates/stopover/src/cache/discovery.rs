@@ -4,10 +4,10 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use oci::{Descriptor, Digest, Manifest, OCI_INDEX, Page, RepositoryName};
+use oci::{Descriptor, Digest, MANIFEST_BYTES_MAX, Manifest, OCI_INDEX, Page, RepositoryName};
 use quick_cache::{Weighter, sync::Cache as Memory};
 
-use super::{Cache, Error, Outcome, Served, freshness::serve_stale, key, manifest::report};
+use super::{Cache, Error, Outcome, Parts, Served, freshness::serve_stale, key, manifest::report};
 use crate::{
     clock::Wall,
     flight::Flights,
@@ -18,12 +18,15 @@ use crate::{
 /// What the lists in memory may weigh together.
 const MEMORY_BYTES_MAX: u64 = 4 << 20;
 const ANSWERS_TYPICAL: usize = 1_000;
+/// What an index of stored manifests has besides them, at most, in bytes.
+const FRAME_BYTES: usize = 256;
 
 /// What was asked about a repository.
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Question {
     Tags(String),
     Referrers(Digest),
+    StoredReferrers(Digest),
 }
 
 /// What the registry said, and when.
@@ -101,8 +104,7 @@ impl Cache {
     }
 
     /// Returns the index of what refers to the digest, as the registry has it, or, where it fails, by its last answer or
-    /// by what is stored; with what does not have `artifact_type` left out if that is
-    /// asked for.
+    /// by what is stored; with what does not have `artifact_type` left out if that is asked for.
     pub async fn referrers(
         &self,
         origin: &Origin,
@@ -199,16 +201,41 @@ impl Cache {
         if !is_failure(&error) {
             return Err(Error::Source(error));
         }
-        let (name, subject) = key(origin, *digest);
-        let found =
-            self.blocking(move |parts| parts.stored_referrers(&name, &subject)).await.unwrap_or_default();
-        if found.is_empty() {
-            return Err(Error::Source(error));
-        }
+        let (cache, (name, subject), failed) = (self.clone(), key(origin, *digest), Arc::clone(&error));
+        // All manifests of the repository are read for it: once for all who ask at the same time.
+        let question = key(origin, Question::StoredReferrers(*digest));
+        let flight = self.parts.discovery.flights.run(question, || async move {
+            let listed = cache.blocking(move |parts| parts.stored_index(&name, &subject)).await.flatten();
+            listed.map(Answer::Referrers).ok_or(Error::Source(failed))
+        });
+        let landed = flight.await.ok_or(Error::Internal("listing what is stored"))?;
+        let answer = landed.value?;
         report(origin, &error);
-        let manifests: Vec<_> = found.iter().map(referrer).collect();
-        let index = serde_json::json!({ "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": manifests });
-        Ok(self.stale(&error, Answer::Referrers(Bytes::from(index.to_string()))))
+        Ok(self.stale(&error, answer))
+    }
+}
+
+impl Parts {
+    /// Returns the index of what is stored and refers to the digest, if anything does; of no more than a client takes.
+    fn stored_index(&self, repository: &RepositoryName, subject: &Digest) -> Option<Bytes> {
+        let (mut entries, mut bytes_left) = (Vec::new(), MANIFEST_BYTES_MAX as usize - FRAME_BYTES);
+        let mut is_whole = true;
+        self.stored_referrers(repository, subject, &mut |manifest| {
+            let entry = referrer(manifest).to_string();
+            match bytes_left.checked_sub(entry.len() + 1) {
+                Some(left) => {
+                    bytes_left = left;
+                    entries.push(entry);
+                }
+                None => is_whole = false,
+            }
+        });
+        if !is_whole {
+            tracing::warn!(%repository, %subject, "more refers to an image than a list can hold; the rest is left out");
+        }
+        let (manifests, media_type) = (entries.join(","), OCI_INDEX);
+        let index = format!(r#"{{"schemaVersion":2,"mediaType":"{media_type}","manifests":[{manifests}]}}"#);
+        (!entries.is_empty()).then(|| index.into())
     }
 }
 

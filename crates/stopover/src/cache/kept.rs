@@ -182,15 +182,20 @@ impl Parts {
         self.index.set_names(repository, names(manifest));
     }
 
-    /// Returns the manifests of the repository that are stored and refer to `subject`.
-    pub(super) fn stored_referrers(&self, repository: &RepositoryName, subject: &Digest) -> Vec<Manifest> {
-        let mut found = Vec::new();
+    /// Calls `each` with every manifest of the repository that is stored and refers to `subject`.
+    pub(super) fn stored_referrers(
+        &self,
+        repository: &RepositoryName,
+        subject: &Digest,
+        each: &mut dyn FnMut(&Manifest),
+    ) {
         let read = self.index.linked_manifests_of(repository, &mut |digest| {
             let manifest = self.read_manifest(&digest).map(|(manifest, _)| manifest);
-            found.extend(manifest.filter(|manifest| refers_to(manifest, subject)));
+            if let Some(manifest) = manifest.filter(|manifest| refers_to(manifest, subject)) {
+                each(&manifest);
+            }
         });
         logged("the tree was not read to its end; what refers to an image may be lacking", read);
-        found
     }
 
     fn write_manifest(&self, digest: &Digest, bytes: &[u8]) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use hubsim::kinds;
+use hubsim::{Hub, Options, kinds};
 use oci::{Algorithm, Digest, OCI_INDEX};
 use serde_json::{Value, json};
 
@@ -210,4 +210,28 @@ async fn referrers_that_are_stored_are_listed_while_the_registry_is_down() {
     assert!(reply.header("warning").starts_with("299 - "), "{:?}", reply.headers);
     let unknown = format!("/v2/{REPOSITORY}/referrers/{}", Digest::of(Algorithm::Sha256, b"other"));
     assert_error("nothing stored refers to it", &mirror.get(&unknown).await, 503, "UNAVAILABLE");
+}
+
+/// Nor is the list of what is stored longer than a client reads, or than memory should hold.
+#[tokio::test]
+async fn stored_referrers_are_listed_up_to_the_size_that_clients_take() {
+    let hub = Hub::start(Options::default()).await;
+    let subject = hub.push_manifest(REPOSITORY, OCI_INDEX, r#"{"schemaVersion":2,"manifests":[]}"#, &["1"]);
+    let mirror = Mirror::start_with(&hub, MirrorOptions::default()).await;
+    for number in 0..5 {
+        let referrer = json!({
+            "schemaVersion": 2, "mediaType": OCI_INDEX, "artifactType": format!("test/{number}"), "manifests": [],
+            "subject": { "mediaType": OCI_INDEX, "digest": subject, "size": 34 },
+            "annotations": { "x": "x".repeat(1 << 20) },
+        });
+        let digest = hub.push_manifest(REPOSITORY, OCI_INDEX, referrer.to_string(), &[]);
+        assert_eq!(mirror.get(&manifest_path(REPOSITORY, digest)).await.status, 200);
+    }
+    hub.stop_listening().await;
+    let mirror = mirror.restart().await;
+    let reply = mirror.get(&format!("/v2/{REPOSITORY}/referrers/{subject}")).await;
+    assert_eq!(reply.status, 200);
+    assert!(reply.body.len() <= oci::MANIFEST_BYTES_MAX as usize, "{}", reply.body.len());
+    let index: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 3);
 }
