@@ -4,7 +4,11 @@
 //! files by sendfile where the connection is HTTP/1 without TLS; it ends connections on request without breaking a
 //! transfer.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use ::http::{HeaderName, HeaderValue};
 use hyper::service::service_fn;
@@ -147,7 +151,9 @@ impl Server {
         let caller = Caller { client, connection: Arc::clone(&shared), sendfile };
         let pulls = Arc::clone(&self.pulls);
         let headers = Arc::clone(&self.limits.headers);
+        let of_service = Arc::clone(&shared);
         let service = service_fn(move |request| {
+            of_service.asked.store(true, Ordering::Relaxed);
             let (pulls, caller, headers) = (Arc::clone(&pulls), caller.clone(), Arc::clone(&headers));
             async move {
                 let mut response = pulls.answer(&request, &caller).await;
@@ -165,16 +171,20 @@ impl Server {
         let refused = Refused { accounts: Arc::clone(&self.accounts), client };
         let (builder, watcher) = (self.builder(), self.graceful.watcher());
         let open = self.metrics.connection(listener);
+        let within = self.limits.header_timeout;
         tokio::spawn(async move {
             let wire = match tls {
                 None => Some(Wire::Plain(socket)),
                 Some(config) => greeting.shake(socket, config).await,
             };
             if let Some(wire) = wire {
-                let connection = Connection::new(wire, shared, refused);
+                let connection = Connection::new(wire, Arc::clone(&shared), refused);
                 let served = watcher.watch(builder.serve_connection(connection, service).into_owned());
-                if let Err(error) = served.await {
-                    tracing::debug!(%error, %client, "a connection broke");
+                tokio::select! {
+                    served = served => if let Err(error) = served {
+                        tracing::debug!(%error, %client, "a connection broke");
+                    },
+                    () = shared.nothing_asked(within) => tracing::debug!(%client, "a client asked for nothing in time"),
                 }
             }
             drop((slot, open));

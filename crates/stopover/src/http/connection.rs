@@ -10,9 +10,10 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -43,6 +44,19 @@ pub(super) struct Shared {
     pub(super) ghosts: Ghosts,
     /// Bytes written so far.
     pub(super) written: AtomicU64,
+    /// Whether a request has come.
+    pub(super) asked: AtomicBool,
+}
+
+impl Shared {
+    /// Ends if no request has come within that time. hyper's own deadline begins when it knows which HTTP is spoken, so
+    /// it does not hold whoever says nothing, nor whoever greets in HTTP/2 and asks nothing.
+    pub(super) async fn nothing_asked(&self, within: Duration) {
+        tokio::time::sleep(within).await;
+        if self.asked.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// From whom a connection comes, and how.

@@ -5,7 +5,7 @@ use hubsim::{Fault, Hub, Options, Times, images};
 
 use crate::{
     rig::{eventually, volume},
-    support::{Http2, Mirror, blob_path, exchange, manifest_path, noise, push_blob},
+    support::{Http2, Mirror, MirrorOptions, blob_path, exchange, manifest_path, noise, push_blob},
 };
 
 const REPOSITORY: &str = "library/alpine";
@@ -29,6 +29,27 @@ async fn one_connection_serves_request_after_request() {
     let answers = String::from_utf8(exchange(host, requests).await).unwrap();
     let statuses: Vec<&str> = answers.split("HTTP/1.1 ").skip(1).map(|answer| &answer[..3]).collect();
     assert_eq!(statuses, ["200", "200", "404", "200"], "{answers}");
+}
+
+/// A slot is nobody's who asks for nothing: not before it is known which HTTP is spoken, and not after.
+#[tokio::test]
+async fn a_client_that_connects_and_asks_for_nothing_is_dropped() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    // An empty frame of settings, the first that HTTP/2 wants.
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    let hub = Hub::start(Options::default()).await;
+    for http2 in ["true", "false"] {
+        let options = MirrorOptions::default()
+            .env("STOPOVER_HTTP__HEADER_TIMEOUT", "1s")
+            .env("STOPOVER_HTTP__HTTP2", http2);
+        let mirror = Mirror::start_with(&hub, options).await;
+        // Each of them ends by itself.
+        for sent in [b"".to_vec(), b"P".to_vec(), PREFACE[..20].to_vec(), [PREFACE, &settings].concat()] {
+            let answer = exchange(mirror.address(), sent.clone()).await;
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{http2} {sent:?}: {answer:?}");
+        }
+        assert_eq!(mirror.get("/v2/").await.status, 200);
+    }
 }
 
 /// Statement 90.
