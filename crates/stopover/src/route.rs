@@ -128,7 +128,10 @@ impl Route {
     /// Clients put the path of a mirror's URL before `/v2/` (docker, containerd) or in the place of it (containerd's
     /// `override_path`). A path that begins with nothing that is known here is returned as it came.
     pub fn arrive<'a>(&self, host: Option<&str>, path: &'a str) -> (Arrival, Cow<'a, str>) {
-        let host = host.map(without_port).filter(|host| self.by_host.contains_key(host));
+        let host = host
+            .filter(|_| !self.by_host.is_empty())
+            .map(without_port)
+            .filter(|host| self.by_host.contains_key(host));
         let mut arrival = Arrival { before: Before::Nothing, host };
         let mut rest = path;
         if is_api(rest) {
