@@ -38,6 +38,8 @@ pub struct Contents {
     /// Config and layers, in the document's order. Layers to be had from elsewhere (`urls` and a foreign or
     /// nondistributable type) are left out. Blobs of Docker's schema 1 have size 0, since it names none.
     pub blobs: Vec<Descriptor>,
+    /// The layers that are to be had from elsewhere, which a registry may have all the same.
+    pub foreign: Vec<Descriptor>,
     /// The manifest that this one refers to.
     pub subject: Option<Descriptor>,
     /// The artifact type as a list of referrers has it: `artifactType`, else the config's media type.
@@ -250,11 +252,13 @@ impl Document<'_> {
         let manifests = self.manifests.iter().flatten().map(Child::descriptor).collect::<Result<_, _>>()?;
         let blobs = self.config.iter();
         let blobs = blobs.chain(self.layers.iter().flatten()).chain(self.blobs.iter().flatten());
-        let blobs = blobs.filter(|child| !child.is_foreign()).map(Child::descriptor);
+        let (foreign, blobs): (Vec<_>, Vec<_>) = blobs.partition(|child| child.is_foreign());
+        let blobs = blobs.into_iter().map(Child::descriptor);
         let fs_layers = self.fs_layers.iter().flatten().map(FsLayer::descriptor);
         Ok(Contents {
             manifests,
             blobs: blobs.chain(fs_layers).collect::<Result<_, _>>()?,
+            foreign: foreign.into_iter().filter_map(|child| child.descriptor().ok()).collect(),
             subject: self.subject.as_ref().map(Child::descriptor).transpose()?,
             artifact_type,
         })

@@ -5,7 +5,7 @@
 //! request to the registry, never a wrong answer.
 
 use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -22,7 +22,7 @@ use crate::{
 
 mod tree;
 
-use tree::Repository;
+use tree::{Link, Repository};
 
 /// How many facts are handed to the index before it is waited for.
 const FACTS_AT_ONCE: usize = 1_000;
@@ -64,8 +64,17 @@ pub enum CollectError {
     },
 }
 
+/// What stands where a manifest should.
+enum Found {
+    /// There is none.
+    Nothing,
+    /// What it names is not known.
+    Unparsable,
+    /// One that names this.
+    Manifest(Names),
+}
+
 /// What a manifest names, for marking.
-#[derive(Default)]
 struct Names {
     manifests: Vec<Digest>,
     blobs: Vec<Digest>,
@@ -92,13 +101,13 @@ pub fn collect(root: &Path, keep: Keep, run: Run, say: &mut dyn FnMut(&str)) -> 
         Run::Wet => (None, Some(FsStore::open(root)?)),
     };
     let repositories = tree::repositories(root).map_err(in_folder(root))?;
-    let mut marking = Marking { root, keep, named: HashMap::new(), marked: HashSet::new() };
+    let mut marking = Marking { root, keep, found: HashMap::new(), marked: HashSet::new() };
     let mut garbage = Garbage::default();
     let mut manifests = 0;
     let mut kept = Vec::new();
     for repository in &repositories {
         say(&repository.name);
-        kept.push(marking.mark(repository, say));
+        kept.push(marking.mark(repository, say)?);
     }
     for (repository, kept) in repositories.iter().zip(&kept) {
         manifests += garbage.add(repository, kept, &marking, say);
@@ -137,74 +146,105 @@ pub fn collect(root: &Path, keep: Keep, run: Run, say: &mut dyn FnMut(&str)) -> 
 struct Marking<'a> {
     root: &'a Path,
     keep: Keep,
-    /// What each manifest names, read once; `None` where it is not there.
-    named: HashMap<Digest, Option<Arc<Names>>>,
+    /// What was found of each manifest, read once.
+    found: HashMap<Digest, Arc<Found>>,
     marked: HashSet<Digest>,
 }
 
 impl Marking<'_> {
     /// Marks what the repository needs; returns the manifests among it.
-    fn mark(&mut self, repository: &Repository, say: &mut dyn FnMut(&str)) -> HashSet<Digest> {
-        let linked: Vec<Digest> = repository.manifests.iter().filter_map(|link| link.digest).collect();
-        let mut next: Vec<Digest> = match self.keep {
-            Keep::EveryManifest => linked.clone(),
-            Keep::TaggedManifests => repository.tags.iter().filter_map(|tag| tag.digest).collect(),
-        };
+    fn mark(
+        &mut self,
+        repository: &Repository,
+        say: &mut dyn FnMut(&str),
+    ) -> Result<HashSet<Digest>, CollectError> {
+        let of = |links: &[Link]| links.iter().filter_map(|link| link.digest).collect::<Vec<_>>();
+        let linked = of(&repository.manifests);
+        let mut next = of(&repository.tags);
+        if self.keep == Keep::EveryManifest {
+            next.extend(&linked);
+        }
         let mut kept = HashSet::new();
         loop {
             while let Some(digest) = next.pop() {
-                let Some(names) = self.names(&digest) else { continue };
-                if !kept.insert(digest) {
+                let found = self.find(&digest)?;
+                if matches!(*found, Found::Nothing) || !kept.insert(digest) {
                     continue;
                 }
                 if self.marked.insert(digest) {
                     say(&format!("{}: marking manifest {digest}", repository.name));
                 }
-                for blob in &names.blobs {
+                let blobs = match &*found {
+                    Found::Manifest(names) => {
+                        next.extend(names.manifests.iter().chain(&names.subject));
+                        &names.blobs
+                    }
+                    _ => {
+                        say(&format!("{}: keeping all, since {digest} cannot be parsed", repository.name));
+                        next.extend(&linked);
+                        &of(&repository.layers)
+                    }
+                };
+                for blob in blobs {
                     if self.marked.insert(*blob) {
                         say(&format!("{}: marking blob {blob}", repository.name));
                     }
                 }
-                next.extend(names.manifests.iter().chain(&names.subject));
             }
             // What refers to a kept manifest, such as its signature, is kept with it.
-            let refers = |names: &Names| names.subject.is_some_and(|subject| kept.contains(&subject));
-            let referrers = linked.iter().filter(|digest| !kept.contains(*digest));
-            next = referrers
-                .filter(|digest| self.names(digest).is_some_and(|names| refers(&names)))
-                .copied()
-                .collect();
+            for digest in linked.iter().filter(|digest| !kept.contains(*digest)) {
+                if let Found::Manifest(names) = &*self.find(digest)?
+                    && names.subject.is_some_and(|subject| kept.contains(&subject))
+                {
+                    next.push(*digest);
+                }
+            }
             if next.is_empty() {
-                return kept;
+                return Ok(kept);
             }
         }
     }
 
-    /// Returns what a stored manifest names; nothing where it is no manifest that can be read.
-    fn names(&mut self, digest: &Digest) -> Option<Arc<Names>> {
-        match self.named.entry(*digest) {
-            Entry::Occupied(known) => known.get().clone(),
-            Entry::Vacant(new) => {
-                let data = tree::blob_folder(self.root, digest).join("data");
-                let is_there = fs::symlink_metadata(&data).is_ok_and(|metadata| metadata.is_file());
-                new.insert(is_there.then(|| Arc::new(read(&data, digest).unwrap_or_default()))).clone()
-            }
+    /// Returns whether the manifest was looked for and is there.
+    fn is_there(&self, digest: &Digest) -> bool {
+        self.found.get(digest).is_some_and(|found| !matches!(**found, Found::Nothing))
+    }
+
+    fn find(&mut self, digest: &Digest) -> Result<Arc<Found>, CollectError> {
+        if let Some(found) = self.found.get(digest) {
+            return Ok(Arc::clone(found));
         }
+        let data = tree::blob_folder(self.root, digest).join("data");
+        let found = Arc::new(find(&data, digest).map_err(in_folder(&data))?);
+        self.found.insert(*digest, Arc::clone(&found));
+        Ok(found)
     }
 }
 
-fn read(data: &Path, digest: &Digest) -> Option<Names> {
-    if fs::metadata(data).ok()?.len() > MANIFEST_BYTES_MAX {
-        return None;
+/// Fails where the disk does: what cannot be read may name anything.
+fn find(data: &Path, digest: &Digest) -> io::Result<Found> {
+    let metadata = match fs::symlink_metadata(data) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Found::Nothing);
+        }
+        metadata => metadata?,
+    };
+    if !metadata.is_file() {
+        return Ok(Found::Nothing);
     }
-    let bytes = Bytes::from(fs::read(data).ok()?);
-    let contents = Manifest::from_answer(None, bytes, digest.algorithm()).ok()?.contents().ok()?;
-    let digests = |all: &[oci::Descriptor]| all.iter().map(|descriptor| descriptor.digest).collect();
-    Some(Names {
-        manifests: digests(&contents.manifests),
-        blobs: digests(&contents.blobs),
+    if metadata.len() > MANIFEST_BYTES_MAX {
+        return Ok(Found::Unparsable);
+    }
+    let manifest = Manifest::from_answer(None, Bytes::from(fs::read(data)?), digest.algorithm());
+    let Ok(contents) = manifest.and_then(|manifest| manifest.contents()) else {
+        return Ok(Found::Unparsable);
+    };
+    let blobs = contents.blobs.iter().chain(&contents.foreign);
+    Ok(Found::Manifest(Names {
+        manifests: contents.manifests.iter().map(|child| child.digest).collect(),
+        blobs: blobs.map(|blob| blob.digest).collect(),
         subject: contents.subject.map(|subject| subject.digest),
-    })
+    }))
 }
 
 impl Garbage {
@@ -227,7 +267,7 @@ impl Garbage {
         for link in &repository.manifests {
             match link.digest {
                 Some(digest) if kept.contains(&digest) => continue,
-                Some(digest) if marking.named.get(&digest).is_some_and(Option::is_some) => {
+                Some(digest) if marking.is_there(&digest) => {
                     say(&format!("manifest eligible for deletion: {name}@{digest}"));
                     manifests += 1;
                 }

@@ -30,7 +30,7 @@ mod tree;
 use database::{Database, Write};
 pub use tree::Membership;
 use tree::Tree;
-pub(crate) use tree::read_link;
+pub(crate) use tree::try_read_link;
 
 /// How many tags, memberships and files' states are kept in memory, each.
 const REMEMBERED_MAX: usize = 50_000;

@@ -231,7 +231,7 @@ fn layers_to_be_had_elsewhere_are_left_out() {
         let mut layer = child(media_type, "layer");
         layer["urls"] = urls;
         let found = contents(&json!({"layers": [layer]})).expect("valid");
-        assert_eq!(!found.blobs.is_empty(), named, "{media_type}");
+        assert_eq!((found.blobs.len(), found.foreign.len()), (named.into(), (!named).into()), "{media_type}");
     }
 }
 

@@ -1,4 +1,5 @@
-//! The folders of registry:2, read without changing anything; a symbolic link is not followed.
+//! The folders of registry:2, read without changing anything. A symbolic link is neither followed nor passed over: what
+//! is behind it may be in use.
 
 use std::{
     fs, io,
@@ -7,7 +8,7 @@ use std::{
 
 use oci::{Algorithm, Digest};
 
-use crate::{index::read_link, store::entries};
+use crate::{index::try_read_link, store::entries};
 
 /// How deep repositories are looked for: a name has at most 255 bytes, so at most 128 components.
 const DEPTH_MAX: usize = 128;
@@ -78,7 +79,7 @@ fn links(folder: &Path) -> io::Result<Vec<Link>> {
         let folder = folder.join(algorithm.as_str());
         for hex in subfolders(&folder)? {
             let (name, folder) = (format!("{algorithm}:{hex}"), folder.join(hex));
-            let digest = read_link(&folder.join("link")).filter(|digest| digest.to_string() == name);
+            let digest = try_read_link(&folder.join("link"))?.filter(|digest| digest.to_string() == name);
             found.push(Link { name, folder, digest });
         }
     }
@@ -89,9 +90,9 @@ fn tags(repository: &Path) -> io::Result<Vec<Link>> {
     let folder = repository.join("_manifests/tags");
     let each = subfolders(&folder)?.into_iter().map(|name| {
         let folder = folder.join(&name);
-        Link { digest: read_link(&folder.join("current/link")), name, folder }
+        Ok(Link { digest: try_read_link(&folder.join("current/link"))?, name, folder })
     });
-    Ok(each.collect())
+    each.collect()
 }
 
 /// Returns all content, in the order of its digests.
@@ -136,7 +137,12 @@ fn subfolders(folder: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in entries(folder)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir()
+        let kind = entry.file_type()?;
+        if kind.is_symlink() {
+            let shown = entry.path().display().to_string();
+            return Err(io::Error::other(format!("found the symbolic link {shown}, expected a folder")));
+        }
+        if kind.is_dir()
             && let Ok(name) = entry.file_name().into_string()
         {
             names.push(name);

@@ -161,12 +161,23 @@ fn below(folder: PathBuf, digest: &Digest) -> PathBuf {
 }
 
 /// Returns the digest in a link; `None` where there is no link, or an empty or torn one.
-pub(crate) fn read_link(path: &Path) -> Option<Digest> {
-    let metadata = fs::symlink_metadata(path).ok()?;
+fn read_link(path: &Path) -> Option<Digest> {
+    try_read_link(path).ok().flatten()
+}
+
+/// Does what [`read_link`] does; fails where the disk does.
+pub(crate) fn try_read_link(path: &Path) -> io::Result<Option<Digest>> {
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        metadata => metadata?,
+    };
     if !metadata.is_file() || metadata.len() > LINK_BYTES_MAX {
-        return None;
+        return Ok(None);
     }
-    fs::read_to_string(path).ok()?.trim_end().parse().ok()
+    let text = String::from_utf8(fs::read(path)?).ok();
+    Ok(text.and_then(|text| text.trim_end().parse().ok()))
 }
 
 fn write_link(folder: &Path, digest: &Digest) -> io::Result<()> {

@@ -144,6 +144,69 @@ async fn untagged_manifests_go_when_asked_for_but_not_those_that_a_tagged_one_ne
     assert!(!has(root, &alone));
 }
 
+/// registry:2 takes the revision of a manifest that expired away, and leaves its tag, by which Stopover serves it.
+#[tokio::test]
+async fn a_manifest_that_only_a_tag_names_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, volume) = (folder.path(), Volume::new(folder.path()));
+    let layer = volume.blob(b"a layer");
+    let expired = manifest(&volume, "a", &layer, "");
+    volume.tag("a", "1", &expired);
+    let link = format!("docker/registry/v2/repositories/a/_manifests/revisions/sha256/{}", expired.hex());
+    fs::remove_dir_all(root.join(link)).unwrap();
+    for flags in [&[][..], &["-m"]] {
+        let ended = collect(root, flags).await;
+        assert!(ended.out.contains(", 0 blobs and 0 manifests eligible"), "{}{}", ended.out, ended.err);
+        assert!(has(root, &expired) && has(root, &layer), "{}", ended.out);
+        assert!(!ended.out.contains("dangling tag"), "{}", ended.out);
+    }
+}
+
+#[tokio::test]
+async fn what_a_manifest_that_cannot_be_parsed_may_name_and_foreign_layers_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, volume) = (folder.path(), Volume::new(folder.path()));
+    let layers = ["a", "b", "of windows"].map(|text| volume.blob(text.as_bytes()));
+    let whole = manifest(&volume, "a", &layers[0], "");
+    let riddle = volume.blob(br#"{"things":[]}"#);
+    volume.layer_link("a", &layers[1]);
+    volume.tag("a", "1", &riddle);
+    let windows = volume.blob(
+        format!(
+            r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","layers":[{{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar","digest":"{}","size":10,"urls":["https://a.example/"]}}]}}"#,
+            layers[2]
+        )
+        .as_bytes(),
+    );
+    volume.tag("windows", "1", &windows);
+    volume.layer_link("windows", &layers[2]);
+    let ended = collect(root, &["-m"]).await;
+    assert!(
+        ended.out.contains(&format!("a: keeping all, since {riddle} cannot be parsed\n")),
+        "{}",
+        ended.out
+    );
+    for digest in layers.iter().chain([&whole, &riddle, &windows]) {
+        assert!(has(root, digest), "{digest}\n{}{}", ended.out, ended.err);
+    }
+}
+
+/// What is behind such a link, and serves, would be taken for garbage.
+#[tokio::test]
+async fn a_symbolic_link_among_the_repositories_stops_it_before_anything_is_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, volume) = (folder.path(), Volume::new(folder.path()));
+    let kept = manifest(&volume, "org/a", &volume.blob(b"a layer"), "");
+    let orphan = volume.blob(b"an orphan");
+    let repositories = root.join("docker/registry/v2/repositories");
+    fs::rename(repositories.join("org"), root.join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(root.join("elsewhere"), repositories.join("org")).unwrap();
+    let ended = collect(root, &[]).await;
+    assert_eq!(ended.code, Some(1), "{}", ended.out);
+    assert!(ended.err.contains("repositories/org, expected a folder"), "{}", ended.err);
+    assert!(has(root, &kept) && has(root, &orphan));
+}
+
 #[tokio::test]
 async fn it_refuses_while_somebody_serves_and_what_is_left_is_served_afterwards() {
     let hub = Hub::start(Options::default()).await;
