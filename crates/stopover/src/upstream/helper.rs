@@ -14,6 +14,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -81,7 +82,9 @@ impl Helper {
         let now = self.clock.now();
         {
             let state = locked(&self.state);
-            let is_fresh = |at: &Instant| self.lifetime.is_none_or(|lifetime| now < *at + lifetime);
+            let is_fresh = |at: &Instant| {
+                self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(*at) < lifetime)
+            };
             let rests = state.failed.is_some_and(|at| now < at + FAILED_FOR);
             if let Some((header, _)) = state.given.as_ref().filter(|(_, at)| rests || is_fresh(at)) {
                 return Some(header.clone());
@@ -130,9 +133,11 @@ impl Helper {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| format!("it cannot be started: {error}"))?;
+        let mut group = Group(child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?)));
         let (mut input, output, errors) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let talk = async {
             let write = async {
@@ -147,6 +152,7 @@ impl Helper {
         };
         let too_late = |_| format!("it did not end within {} s", RUN_WITHIN.as_secs());
         let (status, output, errors) = timeout(RUN_WITHIN, talk).await.map_err(too_late)?;
+        group.0 = None;
         let status = status.map_err(|error| error.to_string())?;
         if !status.success() {
             // Helpers complain on standard output; what looks like an account is not shown.
@@ -155,6 +161,17 @@ impl Helper {
             return Err(format!("{status}{}", shown(complaint.as_deref().unwrap_or_default())));
         }
         account(&output.ok_or("it said more than 64 KiB")?)
+    }
+}
+
+/// A running program and what it started, which all ends where it is given up: by itself it might go on for ever, and
+/// the next run would start another. To be dropped before the program is, since its number may then be another's.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        // Fails where nobody is left.
+        let _ended = self.0.map(|group| kill_process_group(group, Signal::KILL));
     }
 }
 
@@ -263,6 +280,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_it_started_ends_with_it_where_it_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let started = folder.path().join("started");
+        // A wrapper around a program that hangs.
+        let text = format!("sleep 100 &\necho $! > {0}.new\nmv {0}.new {0}\nwait", started.display());
+        let program = script(folder.path(), "helper", &text);
+        let helper = Helper::new(program.to_str().unwrap(), "x".to_owned(), None, Clock::default()).unwrap();
+        let run = tokio::spawn(async move { helper.run().await });
+        let until = async |is_so: &dyn Fn() -> bool| {
+            while !is_so() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(RUN_WITHIN, until(&|| started.exists())).await.unwrap();
+        run.abort();
+        let stat = format!("/proc/{}/stat", fs::read_to_string(&started).unwrap().trim());
+        let ended = || fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z "));
+        timeout(RUN_WITHIN, until(&ended)).await.expect("it goes on");
+    }
+
+    #[tokio::test]
     async fn it_is_run_once_for_all_and_again_when_its_time_is_over_or_it_was_refused() {
         let folder = tempfile::tempdir().unwrap();
         let runs = folder.path().join("runs");
@@ -275,6 +313,7 @@ mod tests {
         let seconds = |seconds: u64| Duration::from_secs(seconds);
         for (lifetime, later, want) in [
             (None, 1000, 0),
+            (Some(Duration::MAX), 1000, 0),
             (Some(seconds(60)), 59, 0),
             (Some(seconds(60)), 60, 1),
             (Some(seconds(0)), 0, 1),
