@@ -35,7 +35,9 @@ pub(super) fn write(out: &mut Vec<u8>, access: &AccessLine<'_>) {
         None => out.push(b'-'),
     }
     write!(out, "\" {} {}", access.status, access.bytes).expect("writing to memory cannot fail");
-    for text in [access.requested.and_then(|requested| requested.referer), access.user_agent] {
+    let referer = access.requested.and_then(|requested| requested.referer);
+    let referer = referer.and_then(|page| page.split(|byte| b"?#".contains(byte)).next());
+    for text in [referer, access.user_agent] {
         out.extend_from_slice(b" \"");
         foreign(out, text.unwrap_or_default());
         out.push(b'"');
@@ -78,7 +80,7 @@ mod tests {
             requested: Some(Requested {
                 path: "/v2/library/alpine/manifests/3.20?ns=docker.io",
                 version: "HTTP/1.1",
-                referer: None,
+                referer: Some(b"https://a.example/b?token=hunter2"),
             }),
         };
         let written = |line: &AccessLine<'_>| {
@@ -96,7 +98,7 @@ mod tests {
         };
         assert_eq!(
             written(&line),
-            "10.0.0.7 - -  \"GET /v2/library/alpine/manifests/3.20 HTTP/1.1\" 200 1853 \"\" \"docker/28.0 \\\"x\\\"\\n\"\n"
+            "10.0.0.7 - -  \"GET /v2/library/alpine/manifests/3.20 HTTP/1.1\" 200 1853 \"https://a.example/b\" \"docker/28.0 \\\"x\\\"\\n\"\n"
         );
         let ann = AccessLine { user: Some("ann"), ..line };
         assert!(written(&ann).starts_with("10.0.0.7 - ann  \"GET "));
