@@ -43,7 +43,7 @@ Stopover, the operator's port
 
 /metrics  for Prometheus
 /livez    200 while the process answers
-/readyz   200 while it takes pulls, also with the registry down; 503 while it starts or stops
+/readyz   200 while it takes pulls, also with the registry down; 503 while it starts, stops or is down by hand
 
 /debug/health       {} while it answers pulls; POST to /debug/health/down or /up to have it answer 503, or not
 /debug/vars         registry:2's counters

@@ -1,4 +1,4 @@
-//! The command line: `serve`, `check`, `client` and `dev-certificate`.
+//! The command line: `serve`, `check`, `garbage-collect`, `client` and `dev-certificate`.
 //!
 //! It promises that a wrong configuration starts nothing and is explained whole, and that the log is written out before
 //! the process ends. Exit codes: 0 is right, 1 is a wrong configuration or a server that failed, 2 a wrong command line.
