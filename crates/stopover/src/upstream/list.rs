@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, LINK};
 use oci::{Digest, MediaType, OCI_INDEX, Page, RepositoryName, next_page, next_query};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use super::{
@@ -53,24 +53,22 @@ impl Upstream {
     ) -> Result<Bytes, SourceError> {
         let deadline = Instant::now() + ANSWER_MAX;
         let mut path = format!("referrers/{digest}");
-        let (mut gathered, mut bytes_left): (Option<Index>, usize) = (None, LIST_BYTES_MAX);
-        for _ in 0..REFERRER_PAGES_MAX {
+        let (mut gathered, mut bytes_left) = (Vec::new(), LIST_BYTES_MAX);
+        for pages in 1..=REFERRER_PAGES_MAX {
             let ask = Ask { what: What::Referrers, repository, path, accept: OCI_INDEX, range: None };
             let (bytes, next) = self.referrers_page(&ask, bytes_left, deadline).await?;
             let unreadable = |error| self.bad_answer(&ask, &format!("is no list of referrers: {error}"));
-            let page: Index = serde_json::from_slice(&bytes).map_err(unreadable)?;
-            if next.is_none() && gathered.is_none() {
-                return Ok(bytes);
-            }
-            bytes_left = bytes_left.saturating_sub(bytes.len());
-            match &mut gathered {
-                Some(gathered) => gathered.manifests.extend(page.manifests),
-                None => gathered = Some(page),
-            }
+            let page: ReferrersPage = serde_json::from_slice(&bytes).map_err(unreadable)?;
             let Some(next) = next else {
-                let whole = serde_json::to_vec(&gathered).map_err(unreadable)?;
-                return Ok(whole.into());
+                if pages == 1 {
+                    return Ok(bytes);
+                }
+                gathered.extend(page.manifests);
+                let whole = Referrers { schema_version: 2, media_type: OCI_INDEX, manifests: gathered };
+                return Ok(serde_json::to_vec(&whole).map_err(unreadable)?.into());
             };
+            gathered.extend(page.manifests);
+            bytes_left = bytes_left.saturating_sub(bytes.len());
             path = format!("referrers/{digest}?{next}");
         }
         let message =
@@ -103,12 +101,20 @@ impl Upstream {
     }
 }
 
-/// A list of referrers, of which only the descriptors matter; all else is kept as the first page has it.
-#[derive(Deserialize, Serialize)]
-struct Index {
-    manifests: Vec<Value>,
-    #[serde(flatten)]
-    rest: serde_json::Map<String, Value>,
+/// What matters of a page of referrers. Its descriptors are kept as they were sent: they take the memory that they took
+/// on the line, whatever a registry puts into them.
+#[derive(Deserialize)]
+struct ReferrersPage {
+    manifests: Vec<Box<RawValue>>,
+}
+
+/// The list that is made of several pages.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Referrers {
+    schema_version: u32,
+    media_type: &'static str,
+    manifests: Vec<Box<RawValue>>,
 }
 
 /// Cuts the page asked for out of what was sent: some registries heed neither `n` nor `last`, and others lose them on
