@@ -5,6 +5,7 @@
 
 mod field;
 mod keys;
+mod lane;
 mod mistake;
 mod names;
 mod pairs;
@@ -24,6 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use lane::{Account, Credential, Egress, Mirror, MirrorWhen, Share, Way};
 pub use mistake::{Mistake, Mistakes};
 pub use reference::reference;
 pub use used::{

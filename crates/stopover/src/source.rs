@@ -20,8 +20,22 @@ pub trait Source: Send + Sync {
     /// Returns the registry's name as logs, metrics and messages have it, such as `docker.io`.
     fn registry(&self) -> &str;
 
+    /// Returns how things stand with each lane that the registry can be asked by, for the operator.
+    fn lanes(&self) -> Vec<LaneReport> {
+        Vec::new()
+    }
+
+    /// Returns whether what is left of the quota for `repository` is worth saving.
+    fn thrift(&self, _repository: &RepositoryName) -> Thrift {
+        Thrift::Plenty
+    }
+
+    /// Hears that content of this digest, as it was sent, was not what the digest says, so that it may be asked for
+    /// elsewhere.
+    fn was_wrong(&self, _repository: &RepositoryName, _digest: &Digest) {}
+
     /// Asks what `tag` names now, by HEAD; costs no quota where the registry can tell it so.
-    fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Resolved>;
+    fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Told<Resolved>>;
 
     /// Asks for a manifest by GET. The bytes are those sent, at most `MANIFEST_BYTES_MAX`, and hash to the digest in
     /// their descriptor, which is the one asked for where `reference` is a digest.
@@ -29,18 +43,22 @@ pub trait Source: Send + Sync {
         &'a self,
         repository: &'a RepositoryName,
         reference: &'a Reference,
-    ) -> Answer<'a, oci::Manifest>;
+        purpose: Purpose,
+    ) -> Answer<'a, Told<oci::Manifest>>;
 
     /// Asks whether the repository has a manifest of this digest, by HEAD.
     fn has_manifest<'a>(
         &'a self,
         repository: &'a RepositoryName,
         digest: &'a Digest,
-    ) -> Answer<'a, Descriptor>;
+    ) -> Answer<'a, Told<Descriptor>>;
 
     /// Asks for a blob's size in bytes, by HEAD; `None` where the registry does not say.
-    fn blob_size<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest)
-    -> Answer<'a, Option<u64>>;
+    fn blob_size<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> Answer<'a, Told<Option<u64>>>;
 
     /// Opens a blob at `start` (in bytes), up to `end` (exclusive) or to its end. Unverified: the caller hashes.
     fn blob<'a>(
@@ -56,6 +74,93 @@ pub trait Source: Send + Sync {
 
     /// Asks for everything that refers to `digest`, unfiltered: the index document as sent.
     fn referrers<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Bytes>;
+}
+
+/// The name of a lane for people: an account, or `anonymous`, and the way out that it went by.
+pub type LaneName = Arc<str>;
+
+/// An answer, and by which lane it came.
+#[derive(Clone, Debug)]
+pub struct Told<T> {
+    /// What was said.
+    pub content: T,
+    /// The lane; `None` where there is but one way to ask.
+    pub lane: Option<LaneName>,
+}
+
+impl<T> Told<T> {
+    /// Returns the answer with its content replaced.
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Told<U> {
+        Told { content: with(self.content), lane: self.lane }
+    }
+}
+
+/// What content is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A client waits for it, and there is nothing else to give.
+    Missing,
+    /// Something older can be given in its stead: not worth the last of a quota.
+    Refresh,
+}
+
+/// Whether what is left of a quota is worth saving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thrift {
+    /// There is enough, or nothing is counted.
+    Plenty,
+    /// What is left is kept for what is not cached.
+    Low,
+}
+
+/// How things stand with a lane: an account, or nobody's through one way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneReport {
+    /// The account's name in the configuration; `anonymous` without one.
+    pub account: String,
+    /// The way out; `None` for an account, which goes by any.
+    pub egress: Option<String>,
+    /// Manifest GETs allowed in a window, where the registry said so.
+    pub limit: Option<u64>,
+    /// How many of them are left.
+    pub remaining: Option<u64>,
+    /// How long a window is.
+    pub window: Option<Duration>,
+    /// Manifest GETs that went this way in the last window, by our own count.
+    pub used: u64,
+    /// When there is more to have, or the lane may be tried again; `None` where nothing is lacking or nobody knows.
+    pub resets_in: Option<Duration>,
+    /// Whether it can be used.
+    pub state: LaneState,
+    /// Why not, for people.
+    pub reason: Option<String>,
+    /// Who the registry says that it counts for: an address or an account's identifier.
+    pub counted_for: Option<String>,
+}
+
+/// Whether a lane can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LaneState {
+    /// It can.
+    Open,
+    /// Its quota is spent.
+    Spent,
+    /// The registry wants the way out left alone for a while.
+    Resting,
+    /// The account does not get in.
+    LoggedOut,
+}
+
+impl LaneState {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Spent => "spent",
+            Self::Resting => "resting",
+            Self::LoggedOut => "logged_out",
+        }
+    }
 }
 
 /// What a tag names at the registry at this moment.
@@ -74,6 +179,8 @@ pub struct BlobStream {
     pub start: u64,
     /// The size of the whole blob in bytes, where the registry says.
     pub size: Option<u64>,
+    /// The lane that they come by.
+    pub lane: Option<LaneName>,
     /// The bytes in order. It ends early, or with an error, where the line broke: the caller counts.
     pub body: BoxStream<'static, Result<Bytes, SourceError>>,
 }

@@ -61,7 +61,7 @@ use crate::{
     config,
     egress::{Egress, TlsError, collect},
     metrics::Metrics,
-    source::{Answer, BlobStream, Resolved, Source, SourceError, SourceErrorKind, TagPage},
+    source::{Answer, BlobStream, Purpose, Resolved, Source, SourceError, SourceErrorKind, TagPage, Told},
 };
 
 /// Within what time every request answers or fails. Clients give up after 30 s (containerd's ResponseHeaderTimeout).
@@ -254,9 +254,11 @@ impl Source for Upstream {
         &self.registry
     }
 
-    fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Resolved> {
+    fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Told<Resolved>> {
         Box::pin(async move {
-            self.look_up(self.placed(repository)?.as_ref(), &Reference::Tag(tag.clone())).await
+            let resolved =
+                self.look_up(self.placed(repository)?.as_ref(), &Reference::Tag(tag.clone())).await?;
+            Ok(Told { content: resolved, lane: None })
         })
     }
 
@@ -264,10 +266,12 @@ impl Source for Upstream {
         &'a self,
         repository: &'a RepositoryName,
         reference: &'a Reference,
-    ) -> Answer<'a, Manifest> {
+        _purpose: Purpose,
+    ) -> Answer<'a, Told<Manifest>> {
         Box::pin(async move {
-            self.fetch_manifest(self.placed(repository)?.as_ref(), reference, Instant::now() + ANSWER_MAX)
-                .await
+            let (placed, deadline) = (self.placed(repository)?, Instant::now() + ANSWER_MAX);
+            let manifest = self.fetch_manifest(placed.as_ref(), reference, deadline).await?;
+            Ok(Told { content: manifest, lane: None })
         })
     }
 
@@ -275,12 +279,14 @@ impl Source for Upstream {
         &'a self,
         repository: &'a RepositoryName,
         digest: &'a Digest,
-    ) -> Answer<'a, Descriptor> {
+    ) -> Answer<'a, Told<Descriptor>> {
         Box::pin(async move {
-            match self.look_up(self.placed(repository)?.as_ref(), &Reference::Digest(*digest)).await? {
-                Resolved::Descriptor(descriptor) => Ok(descriptor),
-                Resolved::Manifest(manifest) => Ok(manifest.descriptor),
-            }
+            let found = self.look_up(self.placed(repository)?.as_ref(), &Reference::Digest(*digest)).await?;
+            let descriptor = match found {
+                Resolved::Descriptor(descriptor) => descriptor,
+                Resolved::Manifest(manifest) => manifest.descriptor,
+            };
+            Ok(Told { content: descriptor, lane: None })
         })
     }
 
@@ -288,8 +294,11 @@ impl Source for Upstream {
         &'a self,
         repository: &'a RepositoryName,
         digest: &'a Digest,
-    ) -> Answer<'a, Option<u64>> {
-        Box::pin(async move { self.measure_blob(self.placed(repository)?.as_ref(), digest).await })
+    ) -> Answer<'a, Told<Option<u64>>> {
+        Box::pin(async move {
+            let size = self.measure_blob(self.placed(repository)?.as_ref(), digest).await?;
+            Ok(Told { content: size, lane: None })
+        })
     }
 
     fn blob<'a>(

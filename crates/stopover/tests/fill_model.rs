@@ -20,7 +20,8 @@ use stopover::{
     index::Index,
     metrics::Metrics,
     source::{
-        Answer, BlobStream, Freshness, Origin, Resolved, Source, SourceError, SourceErrorKind, TagPage,
+        Answer, BlobStream, Freshness, Origin, Purpose, Resolved, Source, SourceError, SourceErrorKind,
+        TagPage, Told,
     },
     store::{FsStore, Store},
 };
@@ -89,7 +90,7 @@ impl Unsteady {
             tokio::task::yield_now().await;
             chunk
         });
-        BlobStream { start, size: self.manner.says_size.then_some(size), body: slowly.boxed() }
+        BlobStream { start, size: self.manner.says_size.then_some(size), lane: None, body: slowly.boxed() }
     }
 }
 
@@ -106,20 +107,25 @@ impl Source for Unsteady {
         "test"
     }
 
-    fn resolve<'a>(&'a self, _: &'a RepositoryName, _: &'a Tag) -> Answer<'a, Resolved> {
+    fn resolve<'a>(&'a self, _: &'a RepositoryName, _: &'a Tag) -> Answer<'a, Told<Resolved>> {
         unused()
     }
 
-    fn manifest<'a>(&'a self, _: &'a RepositoryName, _: &'a Reference) -> Answer<'a, Manifest> {
+    fn manifest<'a>(
+        &'a self,
+        _: &'a RepositoryName,
+        _: &'a Reference,
+        _: Purpose,
+    ) -> Answer<'a, Told<Manifest>> {
         unused()
     }
 
-    fn has_manifest<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Descriptor> {
+    fn has_manifest<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Told<Descriptor>> {
         unused()
     }
 
-    fn blob_size<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Option<u64>> {
-        Box::pin(future::ready(Ok(Some(self.blob.len() as u64))))
+    fn blob_size<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Told<Option<u64>>> {
+        Box::pin(future::ready(Ok(Told { content: Some(self.blob.len() as u64), lane: None })))
     }
 
     fn blob<'a>(

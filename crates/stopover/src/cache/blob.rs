@@ -100,7 +100,7 @@ impl Cache {
             return Err(Error::Source(error));
         }
         let size = origin.source.blob_size(&origin.repository, digest).await;
-        let size = self.noted(origin, &wanted, size)?;
+        let size = self.noted(origin, &wanted, size)?.content;
         let size = size.or(looked.named_size);
         Ok(Served::new(size, Outcome::Passed))
     }

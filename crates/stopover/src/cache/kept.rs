@@ -47,7 +47,7 @@ impl Cache {
         if found.membership != Some(Membership::Manifest) {
             // Stored by another repository: the bytes are here, the right to them is asked for.
             let answer = origin.source.has_manifest(&origin.repository, digest).await;
-            confirmed = Some(self.noted(origin, &Wanted::Manifest(*digest), answer)?);
+            confirmed = Some(self.noted(origin, &Wanted::Manifest(*digest), answer)?.content);
         }
         if found.told == Type::Guessed {
             found = self.with_type_of_registry(origin, found, confirmed).await;
@@ -67,7 +67,8 @@ impl Cache {
             Some(descriptor) => Some(descriptor),
             None => {
                 let asked = origin.source.has_manifest(&origin.repository, &digest);
-                tokio::time::timeout(origin.freshness.check_deadline, asked).await.ok().and_then(Result::ok)
+                let told = tokio::time::timeout(origin.freshness.check_deadline, asked).await;
+                told.ok().and_then(Result::ok).map(|told| told.content)
             }
         };
         // What answers with another size describes something else: a proxy's page, say.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     index::TagRecord,
-    source::{Origin, Resolved, SourceError, SourceErrorKind},
+    source::{Origin, Purpose, Resolved, SourceError, SourceErrorKind},
 };
 
 /// What the registry said of a tag.
@@ -65,6 +65,7 @@ impl Cache {
                     return Err(Error::Source(error));
                 }
                 let descriptor = origin.source.has_manifest(&origin.repository, digest).await;
+                let descriptor = descriptor.map(|told| told.content);
                 Ok(Served::new(self.noted(origin, &wanted, descriptor)?, Outcome::Passed))
             }
         }
@@ -207,7 +208,7 @@ impl Cache {
             if let Some(resolution) = cache.resolved_meanwhile(&from, &asked_tag, known.as_ref()) {
                 return resolution;
             }
-            let resolved = from.source.resolve(&from.repository, &asked_tag).await;
+            let resolved = from.source.resolve(&from.repository, &asked_tag).await.map(|told| told.content);
             cache.tag_was_resolved(&from, &asked_tag, resolved).await
         });
         let landed = flight.await.ok_or(Error::Internal("resolving a tag"))?;
@@ -300,8 +301,9 @@ impl Cache {
         if let Some(error) = self.parts.absent.find(origin, &wanted) {
             return Err(Error::Source(error));
         }
-        let fetched = origin.source.manifest(&origin.repository, &Reference::Digest(*digest)).await;
-        let manifest = self.noted(origin, &wanted, fetched)?;
+        let reference = Reference::Digest(*digest);
+        let fetched = origin.source.manifest(&origin.repository, &reference, Purpose::Missing).await;
+        let manifest = self.noted(origin, &wanted, fetched)?.content;
         Ok(Found { manifest: self.admit(origin, manifest).await, fetched: true })
     }
 

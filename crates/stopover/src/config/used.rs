@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::Pace;
+use super::{Account, Egress, Mirror, Pace, Share};
 use http::{HeaderName, HeaderValue};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -266,6 +266,18 @@ pub struct Upstream {
     pub client_certificate: Option<PathBuf>,
     /// The key.
     pub client_key: Option<PathBuf>,
+    /// Further accounts to pull with, besides that of `username` or `credential_helper`.
+    pub accounts: Vec<Account>,
+    /// Whether it is asked without an account too, where there are accounts.
+    pub anonymous: bool,
+    /// The ways out to it, in the order written; never empty once checked.
+    pub egresses: Vec<Egress>,
+    /// Other places that have its content by digest.
+    pub mirrors: Vec<Mirror>,
+    /// How much of the quota is kept for what is not cached.
+    pub quota_reserve: Share,
+    /// Bytes a second that its content may come at, all transfers together; `None` is no limit.
+    pub bandwidth: Option<u64>,
     /// How much it may be asked.
     pub pace: Pace,
     /// How long connecting may take.
@@ -291,7 +303,7 @@ impl Upstream {
 }
 
 /// A password or token that shows itself only to [`Secret::expose`].
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {
@@ -415,6 +427,12 @@ impl Default for Upstream {
             ca: None,
             client_certificate: None,
             client_key: None,
+            accounts: Vec::new(),
+            anonymous: true,
+            egresses: vec![Egress::default()],
+            mirrors: Vec::new(),
+            quota_reserve: Share::Percent(10),
+            bandwidth: None,
             pace: Pace::default(),
             connect_timeout: 3 * SECOND,
             answer_timeout: 10 * SECOND,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, Endpoint, Manifest, Page, Reference, Tag, Target};
 
 use super::*;
-use crate::source::{Answer, BlobStream, Resolved, SourceError, SourceErrorKind, TagPage};
+use crate::source::{Answer, BlobStream, Purpose, Resolved, SourceError, SourceErrorKind, TagPage, Told};
 
 /// A source that is never asked.
 struct Silent;
@@ -20,16 +20,21 @@ impl Source for Silent {
     fn registry(&self) -> &str {
         "test"
     }
-    fn resolve<'a>(&'a self, _: &'a RepositoryName, _: &'a Tag) -> Answer<'a, Resolved> {
+    fn resolve<'a>(&'a self, _: &'a RepositoryName, _: &'a Tag) -> Answer<'a, Told<Resolved>> {
         silent()
     }
-    fn manifest<'a>(&'a self, _: &'a RepositoryName, _: &'a Reference) -> Answer<'a, Manifest> {
+    fn manifest<'a>(
+        &'a self,
+        _: &'a RepositoryName,
+        _: &'a Reference,
+        _: Purpose,
+    ) -> Answer<'a, Told<Manifest>> {
         silent()
     }
-    fn has_manifest<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Descriptor> {
+    fn has_manifest<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Told<Descriptor>> {
         silent()
     }
-    fn blob_size<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Option<u64>> {
+    fn blob_size<'a>(&'a self, _: &'a RepositoryName, _: &'a Digest) -> Answer<'a, Told<Option<u64>>> {
         silent()
     }
     fn blob<'a>(

@@ -51,7 +51,7 @@ impl Upstream {
         let body = Steady::new(reply.response.into_body(), self.stall_timeout)
             .map(move |chunk| chunk.map_err(|error| Failure::of_way(&registry, error).error))
             .boxed();
-        Ok(BlobStream { start, size, body })
+        Ok(BlobStream { start, size, lane: None, body })
     }
 
     pub(super) async fn measure_blob(

@@ -20,7 +20,7 @@ use crate::{
     config::{self, Secret},
     egress::{Egress, EgressOptions, Proxies},
     metrics::Metrics,
-    source::{BlobStream, Source, SourceError, SourceErrorKind},
+    source::{BlobStream, Purpose, Source, SourceError, SourceErrorKind},
 };
 
 const REPOSITORY: &str = "library/busybox";
@@ -52,11 +52,14 @@ impl Bench {
     }
 
     async fn resolve(&self) -> Result<crate::source::Resolved, SourceError> {
-        self.upstream.resolve(&self.repository(), &tag("latest")).await
+        self.upstream.resolve(&self.repository(), &tag("latest")).await.map(|told| told.content)
     }
 
     async fn manifest(&self) -> Result<oci::Manifest, SourceError> {
-        self.upstream.manifest(&self.repository(), &tag("latest").into()).await
+        self.upstream
+            .manifest(&self.repository(), &tag("latest").into(), Purpose::Missing)
+            .await
+            .map(|told| told.content)
     }
 
     async fn blob(&self, start: u64, end: Option<u64>) -> Result<BlobStream, SourceError> {

@@ -114,13 +114,14 @@ async fn a_body_that_stalls_times_out() {
 #[tokio::test]
 async fn a_blob_is_measured_by_head_even_where_storage_refuses_heads() {
     let bench = Bench::new().await;
-    let size = bench.upstream.blob_size(&bench.repository(), bench.layer()).await.expect("it is there");
+    let size =
+        bench.upstream.blob_size(&bench.repository(), bench.layer()).await.expect("it is there").content;
     assert!(size.is_some());
     assert_eq!((bench.hub.counters().blob_head, bench.hub.counters().blob_get), (1, 0));
     let head = Target { kind: Some(Kind::Blobs), method: Some(http::Method::HEAD), ..Target::default() };
     bench.hub.fault_on(Fault::Status(405, None), Times::Always, head);
     assert_eq!(
-        bench.upstream.blob_size(&bench.repository(), bench.layer()).await.expect("it is there"),
+        bench.upstream.blob_size(&bench.repository(), bench.layer()).await.expect("it is there").content,
         size
     );
     let lost = Digest::of(oci::Algorithm::Sha256, b"lost");

@@ -51,7 +51,7 @@ async fn a_head_that_is_refused_or_tells_too_little_costs_one_get() {
 async fn a_manifest_by_digest_is_looked_for_by_head() {
     let bench = Bench::new().await;
     let found = bench.upstream.has_manifest(&bench.repository(), &bench.image.platform).await;
-    assert_eq!(found.expect("it is there").digest, bench.image.platform);
+    assert_eq!(found.expect("it is there").content.digest, bench.image.platform);
     let lost = bench.upstream.has_manifest(&bench.repository(), bench.layer()).await;
     assert_eq!(kind_of(lost), Some(SourceErrorKind::NotFound));
     assert_eq!(bench.hub.counters().manifest_get, 0);
@@ -63,7 +63,7 @@ async fn a_manifest_that_is_not_its_digest_is_refused() {
     bench.hub.fault(Fault::ManifestNotItsDigest, Times::Always);
     assert_eq!(kind_of(bench.manifest().await), Some(SourceErrorKind::BadAnswer));
     let by_digest = bench.image.platform.into();
-    let answer = bench.upstream.manifest(&bench.repository(), &by_digest).await;
+    let answer = bench.upstream.manifest(&bench.repository(), &by_digest, Purpose::Missing).await;
     assert_eq!(kind_of(answer), Some(SourceErrorKind::BadAnswer));
     assert!(bench.metrics.upstream_verification_failures.get() >= 1);
 }
@@ -86,7 +86,12 @@ async fn a_sha512_digest_works() {
     let (algorithm, media_type) = (oci::Algorithm::Sha512, oci::OCI_INDEX);
     let digest = bench.hub.push_manifest_by(algorithm, REPOSITORY, media_type, &bytes[..], &["big"]);
     for reference in [digest.into(), tag("big").into()] {
-        let manifest = bench.upstream.manifest(&bench.repository(), &reference).await.expect("it is there");
+        let manifest = bench
+            .upstream
+            .manifest(&bench.repository(), &reference, Purpose::Missing)
+            .await
+            .expect("it is there")
+            .content;
         assert_eq!(manifest.descriptor.digest, digest);
     }
 }

@@ -20,7 +20,11 @@ async fn the_next_repository_needs_a_token_and_no_challenge() {
     let bench = Bench::new().await;
     images::busybox(&bench.hub, "library/other", "latest", images::Format::OciSingle);
     bench.manifest().await.expect("it is there");
-    bench.upstream.manifest(&name("library/other"), &tag("latest").into()).await.expect("it is there");
+    bench
+        .upstream
+        .manifest(&name("library/other"), &tag("latest").into(), Purpose::Missing)
+        .await
+        .expect("it is there");
     let counters = bench.hub.counters();
     assert_eq!((counters.challenged, counters.token), (1, 2));
 }
@@ -155,7 +159,7 @@ async fn an_account_opens_private_repositories_and_goes_to_the_token_service_alo
         with_account(options);
         options.realms = vec![token_host];
     });
-    upstream.manifest(&bench.repository(), &tag("latest").into()).await.expect("ann may");
+    upstream.manifest(&bench.repository(), &tag("latest").into(), Purpose::Missing).await.expect("ann may");
     read(upstream.blob(&bench.repository(), bench.layer(), 0, None).await.expect("ann may"))
         .await
         .expect("whole");
@@ -179,7 +183,7 @@ async fn a_hostile_realm_gets_no_account_and_anybody_gets_a_token_from_it() {
     assert_eq!(kind_of(bench.manifest().await), Some(SourceErrorKind::Refused));
     assert_eq!(hostile.counters().total(), 0);
     let anybody = client(&bench.hub, &bench.clock, &bench.metrics, |_| {});
-    let answer = anybody.manifest(&bench.repository(), &tag("latest").into()).await;
+    let answer = anybody.manifest(&bench.repository(), &tag("latest").into(), Purpose::Missing).await;
     assert_eq!(kind_of(answer), Some(SourceErrorKind::Unauthorized), "the registry takes no foreign token");
     assert_eq!((hostile.counters().token_basic, hostile.counters().token > 0), (0, true));
 }
@@ -196,7 +200,7 @@ async fn a_registry_that_wants_basic_gets_the_account_and_storage_does_not() {
     assert_eq!((counters.challenged, counters.token), (1, 0));
     assert_eq!(counters.authorized_at("cdn").count(), 0);
     let anybody = client(&bench.hub, &bench.clock, &bench.metrics, |_| {});
-    let answer = anybody.manifest(&bench.repository(), &tag("latest").into()).await;
+    let answer = anybody.manifest(&bench.repository(), &tag("latest").into(), Purpose::Missing).await;
     assert_eq!(kind_of(answer), Some(SourceErrorKind::Unauthorized));
 }
 

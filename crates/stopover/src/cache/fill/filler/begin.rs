@@ -80,7 +80,10 @@ impl Filler {
         let origin = &self.fill.origin;
         match self.size.or(self.expected_size) {
             Some(size) => Ok(Some(size)),
-            None => origin.source.blob_size(&origin.repository, &self.fill.digest).await,
+            None => {
+                let told = origin.source.blob_size(&origin.repository, &self.fill.digest).await;
+                told.map(|told| told.content)
+            }
         }
     }
 }
