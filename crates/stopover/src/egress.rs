@@ -94,6 +94,15 @@ pub enum Reach {
     Public,
 }
 
+/// A way out by its name, as an upstream is given it.
+#[derive(Clone)]
+pub struct WayOut {
+    /// Its name in the configuration, for logs, metrics and the operator.
+    pub name: Arc<str>,
+    /// The way itself; several upstreams may share it.
+    pub egress: Arc<Egress>,
+}
+
 /// One way out.
 pub struct Egress {
     home: Client<Connector, Empty<Bytes>>,

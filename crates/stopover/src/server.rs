@@ -183,9 +183,9 @@ fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) ->
     let maker = |hosts| {
         let (ways_out, metrics, clock) = (WaysOut::new(hosts), Arc::clone(metrics), clock.clone());
         move |upstream: &config::Upstream| -> Result<Mirrored, ServeError> {
-            let way = ways_out.to(upstream).map_err(OptionsError::from);
+            let ways = ways_out.to(upstream).map_err(OptionsError::from);
             let source =
-                way.and_then(|way| Upstream::new(upstream, way, Arc::clone(&metrics), clock.clone()));
+                ways.and_then(|ways| Upstream::new(upstream, ways, Arc::clone(&metrics), clock.clone()));
             let registry = upstream.registry.clone();
             Ok(Mirrored {
                 registry: Arc::from(upstream.registry.as_str()),

@@ -59,7 +59,7 @@ use self::{
 use crate::{
     clock::Clock,
     config,
-    egress::{Egress, TlsError, collect},
+    egress::{Egress, TlsError, WayOut, collect},
     metrics::Metrics,
     source::{Answer, BlobStream, Purpose, Resolved, Source, SourceError, SourceErrorKind, TagPage, Told},
 };
@@ -108,13 +108,14 @@ pub enum OptionsError {
 }
 
 impl Upstream {
-    /// Returns the registry that the options describe, reached through `egress`. Sends nothing.
+    /// Returns the registry that the options describe, reached by `ways`, of which there is at least one. Sends nothing.
     pub fn new(
         options: &config::Upstream,
-        egress: Arc<Egress>,
+        ways: Vec<WayOut>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Arc<Self>, OptionsError> {
+        let egress = ways.into_iter().next().expect("a checked configuration has a way out").egress;
         let registry: Arc<str> = options.registry.as_str().into();
         let url = options.url.trim_end_matches('/').to_owned();
         let site = url.parse::<Uri>().ok().filter(|url| url.query().is_none()).and_then(|url| Site::of(&url));

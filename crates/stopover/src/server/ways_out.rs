@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     config,
-    egress::{Egress, EgressOptions, Hosts, Tls, TlsError, TlsFiles},
+    egress::{Egress, EgressOptions, Hosts, Tls, TlsError, TlsFiles, WayOut},
 };
 
 /// The ways out that were made so far.
@@ -24,8 +24,14 @@ impl WaysOut {
         Self { hosts, made: Mutex::default() }
     }
 
-    /// Returns the way out to a registry; reads the files that its configuration names.
-    pub(super) fn to(&self, upstream: &config::Upstream) -> Result<Arc<Egress>, TlsError> {
+    /// Returns the ways out to a registry; reads the files that its configuration names.
+    pub(super) fn to(&self, upstream: &config::Upstream) -> Result<Vec<WayOut>, TlsError> {
+        let egress = self.made(upstream)?;
+        let way = |egress: Arc<Egress>, name: &str| WayOut { name: Arc::from(name), egress };
+        Ok(upstream.egresses.iter().map(|named| way(Arc::clone(&egress), &named.name)).collect())
+    }
+
+    fn made(&self, upstream: &config::Upstream) -> Result<Arc<Egress>, TlsError> {
         let files = TlsFiles {
             ca: upstream.ca.clone(),
             client_certificate: upstream.client_certificate.clone(),

@@ -18,7 +18,7 @@ use super::Upstream;
 use crate::{
     clock::Clock,
     config::{self, Secret},
-    egress::{Egress, EgressOptions, Proxies},
+    egress::{Egress, EgressOptions, Proxies, WayOut},
     metrics::Metrics,
     source::{BlobStream, Purpose, Source, SourceError, SourceErrorKind},
 };
@@ -80,7 +80,8 @@ fn client(
     let mut options = config::Upstream { url: hub.registry_url(), ..config::Upstream::default() };
     configure(&mut options);
     let egress = Egress::new(&EgressOptions { proxies: Proxies::Direct, ..EgressOptions::default() });
-    Upstream::new(&options, egress, Arc::clone(metrics), clock.clone()).expect("the URL is right")
+    let ways = vec![WayOut { name: "default".into(), egress }];
+    Upstream::new(&options, ways, Arc::clone(metrics), clock.clone()).expect("the URL is right")
 }
 
 fn with_account(options: &mut config::Upstream) {
