@@ -82,6 +82,8 @@ pub struct Mirror {
     pub name: String,
     /// Where it is reached, as an upstream's `url`.
     pub url: String,
+    /// What stands before each repository's name there, as an upstream's `repository_prefix`: `docker` at public.ecr.aws.
+    pub repository_prefix: Option<oci::RepositoryName>,
     /// What the names of the repositories begin with that it is asked for; none: all.
     pub repositories: Vec<oci::RepositoryName>,
     /// When it is asked.
