@@ -258,6 +258,8 @@ pub enum SourceErrorKind {
     Timeout,
     /// An answer that cannot be right: digest, length, media type, size, JSON.
     BadAnswer,
+    /// Content that is not what its digest says.
+    WrongContent,
     /// Configuration forbids what the registry asks for (a realm or redirect that is not allowed).
     Refused,
 }
@@ -274,6 +276,7 @@ impl SourceErrorKind {
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
             Self::BadAnswer => "bad_answer",
+            Self::WrongContent => "wrong_content",
             Self::Refused => "refused",
         }
     }

@@ -214,7 +214,8 @@ impl Upstream {
         match expected.filter(|expected| *expected != manifest.descriptor.digest) {
             Some(expected) => {
                 self.metrics.upstream_verification_failures.inc();
-                Err(bad(format!("hashes to {}, not to {expected}", manifest.descriptor.digest)))
+                let error = bad(format!("hashes to {}, not to {expected}", manifest.descriptor.digest));
+                Err(SourceError { kind: SourceErrorKind::WrongContent, ..error })
             }
             None => Ok(manifest),
         }

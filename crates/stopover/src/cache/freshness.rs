@@ -40,6 +40,7 @@ pub(super) fn serve_stale(
         | SourceErrorKind::Unavailable
         | SourceErrorKind::Timeout
         | SourceErrorKind::BadAnswer
+        | SourceErrorKind::WrongContent
         | SourceErrorKind::Refused => (freshness.stale_if_error, false),
     };
     // Where only the tree remembers the tag nobody knows when it was checked: an adopted volume, or a lost index. It

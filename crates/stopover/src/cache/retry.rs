@@ -41,7 +41,8 @@ impl Retry {
             SourceErrorKind::TooManyRequests
             | SourceErrorKind::Unavailable
             | SourceErrorKind::Timeout
-            | SourceErrorKind::BadAnswer => false,
+            | SourceErrorKind::BadAnswer
+            | SourceErrorKind::WrongContent => false,
         };
         self.failures += 1;
         let (failures_max, wait_max) = if self.under_way {

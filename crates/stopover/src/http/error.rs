@@ -159,7 +159,7 @@ fn of_source(about: About, error: &SourceError) -> Refusal {
         // containerd tries 503 and 504 again where this mirror is its only host, and never 502.
         SourceErrorKind::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, soon),
         SourceErrorKind::Timeout => (StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, soon),
-        SourceErrorKind::BadAnswer | SourceErrorKind::Refused => {
+        SourceErrorKind::BadAnswer | SourceErrorKind::WrongContent | SourceErrorKind::Refused => {
             (StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, None)
         }
     };

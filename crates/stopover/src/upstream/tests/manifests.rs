@@ -61,10 +61,10 @@ async fn a_manifest_by_digest_is_looked_for_by_head() {
 async fn a_manifest_that_is_not_its_digest_is_refused() {
     let bench = Bench::new().await;
     bench.hub.fault(Fault::ManifestNotItsDigest, Times::Always);
-    assert_eq!(kind_of(bench.manifest().await), Some(SourceErrorKind::BadAnswer));
+    assert_eq!(kind_of(bench.manifest().await), Some(SourceErrorKind::WrongContent));
     let by_digest = bench.image.platform.into();
     let answer = bench.upstream.manifest(&bench.repository(), &by_digest, Purpose::Missing).await;
-    assert_eq!(kind_of(answer), Some(SourceErrorKind::BadAnswer));
+    assert_eq!(kind_of(answer), Some(SourceErrorKind::WrongContent));
     assert!(bench.metrics.upstream_verification_failures.get() >= 1);
 }
 
