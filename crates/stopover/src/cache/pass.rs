@@ -151,6 +151,7 @@ impl Pass {
         if hasher.finish() == self.digest {
             return Ok(());
         }
+        self.origin.source.was_wrong(&self.origin.repository, &self.digest);
         Err(wrong(&self.origin, "the content is not what its digest says").into())
     }
 }

@@ -236,7 +236,7 @@ impl Filler {
         let len = self.fill.claim(self.position, received);
         batch.truncate(len as usize);
         if self.size.is_some_and(|size| self.position + len > size) {
-            return Err(self.wrong("the registry sent more bytes than it said").into());
+            return Err(self.wrong_length("the registry sent more bytes than it said").into());
         }
         let (Some(spool), Some(mut hasher)) = (self.spool.clone(), self.hasher.take()) else {
             return Err(Trouble::Disk(io::Error::other("a fill lost its file")));
@@ -280,9 +280,8 @@ impl Filler {
         let known = self.size.or(self.expected_size);
         match (known, told) {
             (Some(known), Some(told)) if known != told => {
-                return Err(self
-                    .wrong(&format!("the registry says {told} bytes, the manifest {known}"))
-                    .into());
+                let message = format!("the registry says {told} bytes, the manifest {known}");
+                return Err(self.wrong_length(&message).into());
             }
             (Some(size), _) | (None, Some(size)) => self.set_size(size),
             (None, None) => {}
@@ -316,6 +315,13 @@ impl Filler {
     fn begin_anew(&mut self) {
         self.hasher = Some(Hasher::new(self.fill.digest.algorithm()));
         (self.position, self.hashed) = (0, 0);
+    }
+
+    /// Returns the error for a length that cannot be right. Whoever sent it hears of it, so that it is asked for elsewhere.
+    fn wrong_length(&self, message: &str) -> SourceError {
+        let origin = &self.fill.origin;
+        origin.source.was_wrong(&origin.repository, &self.fill.digest);
+        self.wrong(message)
     }
 
     fn wrong(&self, message: &str) -> SourceError {

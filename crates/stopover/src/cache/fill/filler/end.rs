@@ -25,6 +25,8 @@ impl Filler {
             "what came from the registry is not what its digest says; it is not cached"
         );
         mismatch.spool.discard();
+        let origin = &self.fill.origin;
+        origin.source.was_wrong(&origin.repository, &self.fill.digest);
         let seen = self.size.is_none_or(|size| size > TAIL_BYTES);
         (seen || attempt >= ATTEMPTS_MAX)
             .then(|| self.wrong("the content is not what its digest says").into())
