@@ -27,6 +27,11 @@ impl RepositoryName {
         &self.0
     }
 
+    /// Returns whether the name is `prefix` or lies below it, part by part: `acme/app` does below `acme`, `acmes` not.
+    pub fn is_within(&self, prefix: &Self) -> bool {
+        self.0.strip_prefix(prefix.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// Returns `<prefix>/<name>`, where `prefix` may be the host of a registry, such as `ghcr.io` or
     /// `localhost:5000`.
     ///
@@ -195,6 +200,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_name_is_within_another_by_whole_parts() {
+        let name = |text: &str| text.parse::<RepositoryName>().expect("a name");
+        for (text, prefix, within) in [
+            ("acme", "acme", true),
+            ("acme/app", "acme", true),
+            ("acme/app/base", "acme/app", true),
+            ("acmes/app", "acme", false),
+            ("acme", "acme/app", false),
+            ("other/acme", "acme", false),
+        ] {
+            assert_eq!(name(text).is_within(&name(prefix)), within, "{text} {prefix}");
+        }
+    }
 
     #[test]
     fn names_follow_the_grammar() {

@@ -79,6 +79,13 @@ struct UpstreamLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MirrorLabels {
+    registry: String,
+    mirror: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct QuotaLabels {
     registry: String,
     account: String,
@@ -131,6 +138,7 @@ pub struct Metrics {
     http_requests: Family<HttpLabels, Counter>,
     http_seconds: Family<HandlerLabels, Histogram>,
     upstream_requests: Family<UpstreamLabels, Counter>,
+    mirror_requests: Family<MirrorLabels, Counter>,
     access_refusals: Family<RefusalLabels, Counter>,
     quota_limit: Family<QuotaLabels, Gauge>,
     quota_remaining: Family<QuotaLabels, Gauge>,
@@ -177,6 +185,7 @@ impl Metrics {
             http_requests: Family::default(),
             http_seconds: Family::new_with_constructor(|| Histogram::new(HTTP_BUCKETS)),
             upstream_requests: Family::default(),
+            mirror_requests: Family::default(),
             access_refusals: Family::default(),
             quota_limit: Family::default(),
             quota_remaining: Family::default(),
@@ -267,6 +276,12 @@ impl Metrics {
     pub fn upstream(&self, registry: &str, request: &'static str, result: &'static str) {
         let labels = UpstreamLabels { registry: self.label_of(registry), request, result };
         self.upstream_requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts what came of asking a registry's mirror. `result` is `ok`, `broken` in the middle of it, or an error's word.
+    pub fn mirror(&self, registry: &str, mirror: &str, result: &'static str) {
+        let labels = MirrorLabels { registry: self.label_of(registry), mirror: mirror.to_owned(), result };
+        self.mirror_requests.get_or_create(&labels).inc();
     }
 
     /// Notes what a registry says is left of an account's quota, in manifest GETs.
@@ -361,6 +376,11 @@ impl Metrics {
             self.request_seconds.clone(),
         );
         r.register("stopover_upstream_requests", "Requests to registries", self.upstream_requests.clone());
+        r.register(
+            "stopover_mirror_requests",
+            "Requests to registries' mirrors",
+            self.mirror_requests.clone(),
+        );
         r.register(
             "stopover_quota_limit",
             "Manifest GETs an account has in a window",

@@ -39,7 +39,7 @@ use crate::{
     source::Freshness,
     store::{FsStore, OpenError},
     tls::{Certificates, TlsError},
-    upstream::{OptionsError, Upstream},
+    upstream::{self, OptionsError},
 };
 
 mod listening;
@@ -183,9 +183,7 @@ fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) ->
     let maker = |hosts| {
         let (ways_out, metrics, clock) = (WaysOut::new(hosts), Arc::clone(metrics), clock.clone());
         move |upstream: &config::Upstream| -> Result<Mirrored, ServeError> {
-            let ways = ways_out.to(upstream).map_err(OptionsError::from);
-            let source =
-                ways.and_then(|ways| Upstream::new(upstream, ways, Arc::clone(&metrics), clock.clone()));
+            let source = upstream::source(upstream, |upstream| ways_out.to(upstream), &metrics, &clock);
             let registry = upstream.registry.clone();
             Ok(Mirrored {
                 registry: Arc::from(upstream.registry.as_str()),
@@ -198,8 +196,10 @@ fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) ->
     };
     let mirrored = maker(Hosts::Known);
     let others = config.others();
-    metrics
-        .name_registries(others.iter().chain([&config.upstream]).map(|upstream| upstream.registry.clone()));
+    metrics.name_registries(others.iter().chain([&config.upstream]).flat_map(|upstream| {
+        let mirrors = upstream.mirrors.iter().map(|mirror| mirror.host().to_owned());
+        mirrors.chain([upstream.registry.clone()])
+    }));
     let default = mirrored(&config.upstream)?;
     let others = others.iter().map(&mirrored).collect::<Result<Vec<_>, _>>()?;
     let mut on_demand = Vec::new();

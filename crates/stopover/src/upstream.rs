@@ -7,7 +7,8 @@
 //!
 //! From the top: this file, `blob` and `list` have the requests as the cache knows them; `request` makes one, when `pace`
 //! gives it its turn, with a pass from `token`, through `redirect`s, again as `retry` says, unless `breaker` or `quota`
-//! hold it back; `gate` decides where an account may go and how far data may lead.
+//! hold it back; `gate` decides where an account may go and how far data may lead; `mirrors` stands around it all where the
+//! registry has some.
 
 mod account;
 mod blob;
@@ -16,6 +17,7 @@ mod failure;
 mod gate;
 mod helper;
 mod list;
+mod mirrors;
 mod pace;
 mod quota;
 mod realm;
@@ -45,6 +47,7 @@ use oci::{
 };
 use tokio::time::Instant;
 
+pub use self::mirrors::source;
 use self::{
     account::Account,
     breaker::Fuse,

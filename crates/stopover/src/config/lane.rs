@@ -90,6 +90,14 @@ pub struct Mirror {
     pub when: MirrorWhen,
 }
 
+impl Mirror {
+    /// Returns the host that it is reached at, with its port if it has one.
+    pub fn host(&self) -> &str {
+        let place = self.url.split_once("://").map_or(self.url.as_str(), |(_, place)| place);
+        place.split('/').next().unwrap_or_default()
+    }
+}
+
 /// When a mirror is asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MirrorWhen {
