@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -80,6 +81,8 @@ pub struct DigestCounters {
 /// One request.
 #[derive(Clone, Debug, Serialize)]
 pub struct Seen {
+    /// The address that it came from.
+    pub peer: IpAddr,
     /// Which part was asked: `registry`, `cdn` or `token` (also where the token service has no port of its own).
     pub port: &'static str,
     /// The method.
@@ -130,6 +133,11 @@ impl Counters {
             + self.tags
             + self.referrers
             + self.other
+    }
+
+    /// Returns how many of the remembered requests came from an address to a part: `registry`, `cdn` or `token`.
+    pub fn from(&self, peer: &str, port: &str) -> usize {
+        self.requests.iter().filter(|seen| seen.peer.to_string() == peer && seen.port == port).count()
     }
 
     /// Returns the requests that carried an `Authorization` to a part: `registry`, `cdn` or `token`.

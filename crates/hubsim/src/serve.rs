@@ -96,7 +96,7 @@ async fn respond(
     if let Route::Control(command) = route {
         return Ok(control::answer(&exchange, &parts.method, command, parts.uri.query().unwrap_or("")));
     }
-    let number = exchange.state.recorder.saw(seen(&parts, role, route, &exchange.host));
+    let number = exchange.state.recorder.saw(seen(&parts, role, route, &exchange));
     let form = match (route, &parts.method) {
         (Route::Token, &Method::POST) => Some(read_form(body).await),
         _ => None,
@@ -237,16 +237,17 @@ fn count(exchange: &Exchange, asked: &Asked<'_>, route: Route<'_>, verdict: Verd
     recorder.count_digest(digest, which);
 }
 
-fn seen(parts: &Parts, role: Role, route: Route<'_>, host: &str) -> Seen {
+fn seen(parts: &Parts, role: Role, route: Route<'_>, exchange: &Exchange) -> Seen {
     let text = |name| answer::text(&parts.headers, name).map(str::to_owned);
     let accept: Vec<&str> =
         parts.headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
     let authorization = parts.headers.get(header::AUTHORIZATION);
     Seen {
+        peer: exchange.connection.peer,
         port: if route.kind() == Kind::Token { Role::Token } else { role }.name(),
         method: parts.method.to_string(),
         path: parts.uri.path_and_query().map_or_else(String::new, ToString::to_string),
-        host: host.to_owned(),
+        host: exchange.host.clone(),
         authorization: authorization.map(|value| {
             let scheme = value.as_bytes().split(|byte| *byte == b' ').next().unwrap_or_default();
             String::from_utf8_lossy(scheme).into_owned()
