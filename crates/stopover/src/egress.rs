@@ -1,34 +1,46 @@
 //! The way out: the only place that opens connections to other machines.
 //!
-//! One [`Egress`] is one way out: its proxies, its trusted certificates, its pool of kept-alive connections. It sends
-//! a request and returns the head of the answer, within a deadline; it follows no redirect, stores no cookie, adds no
-//! credential but the proxy's own, and connects only to addresses that the [`Reach`] of the request allows. It must
-//! not know what a registry is.
+//! One [`Egress`] is one way out: its local address or its proxies, its trusted certificates, its pool of kept-alive
+//! connections, its bandwidth. It sends a request and returns the head of the answer, within a deadline; it follows no
+//! redirect, stores no cookie, adds no credential but the proxy's own, and connects only to addresses that the [`Reach`]
+//! of the request allows. It must not know what a registry is.
 
 mod address;
+mod bandwidth;
 mod body;
 mod connect;
+mod line;
 mod names;
 mod proxy;
 mod tls;
+mod turns;
 
-use std::{error::Error as StdError, sync::Arc, time::Duration};
+use std::{
+    error::Error as StdError,
+    io,
+    net::{IpAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, header::PROXY_AUTHORIZATION};
+use futures_util::Stream;
+use http::{Request, Response, StatusCode, Uri, header::PROXY_AUTHORIZATION};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::{
-    client::{
-        legacy::{Client, connect::HttpInfo},
-        proxy::matcher::Matcher,
-    },
+    client::legacy::{Client, connect::HttpInfo},
     rt::{TokioExecutor, TokioTimer},
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::time::{Instant, timeout_at};
 
 pub use self::{
     address::is_public,
+    bandwidth::{Bandwidth, Shaped},
     body::{Steady, collect},
     proxy::Proxies,
     tls::{Tls, TlsError, TlsFiles},
@@ -36,6 +48,7 @@ pub use self::{
 use self::{
     connect::{ConnectError, Connector, Limits},
     names::Names,
+    proxy::Chosen,
 };
 
 /// How much of an answer one connection reads at once, and how long an answer's head may be, in bytes. Measured on
@@ -50,6 +63,10 @@ const IDLE_PER_HOST_MAX: usize = 16;
 /// What makes one way out.
 #[derive(Clone, Debug)]
 pub struct EgressOptions {
+    /// What the operator calls it.
+    pub name: Arc<str>,
+    /// The address of this machine that every connection is made from; `None` leaves it to the system.
+    pub from: Option<IpAddr>,
     /// How long one address may take to accept a connection; TLS gets as long again.
     pub connect_timeout: Duration,
     /// Which proxies to go through.
@@ -58,6 +75,10 @@ pub struct EgressOptions {
     pub tls: Tls,
     /// Whose word names the hosts.
     pub hosts: Hosts,
+    /// What content that comes this way keeps to, by whichever ways out it is shared.
+    pub bandwidth: Option<Arc<Bandwidth>>,
+    /// Counts the bytes that come, with heads and TLS.
+    pub received: Counter,
 }
 
 /// Whose word names the hosts that a way out leads to.
@@ -74,10 +95,14 @@ pub enum Hosts {
 impl Default for EgressOptions {
     fn default() -> Self {
         Self {
+            name: "default".into(),
+            from: None,
             connect_timeout: Duration::from_secs(3),
             proxies: Proxies::FromEnvironment,
             tls: Tls::default(),
             hosts: Hosts::Known,
+            bandwidth: None,
+            received: Counter::default(),
         }
     }
 }
@@ -108,16 +133,25 @@ pub struct Egress {
     home: Client<Connector, Empty<Bytes>>,
     named: Client<Connector, Empty<Bytes>>,
     public: Client<Connector, Empty<Bytes>>,
-    proxies: Arc<Matcher>,
+    proxies: Arc<Chosen>,
+    bandwidth: Option<Arc<Bandwidth>>,
+    load: AtomicUsize,
 }
 
 impl Egress {
     /// Returns a way out.
     pub fn new(options: &EgressOptions) -> Arc<Self> {
-        let proxies = Arc::new(options.proxies.matcher());
+        let proxies = Arc::new(options.proxies.choose());
         let names = Arc::new(Names::default());
         let client = |reach| {
-            let limits = Limits { reach, hosts: options.hosts, connect_timeout: options.connect_timeout };
+            let limits = Limits {
+                egress: Arc::clone(&options.name),
+                from: options.from,
+                reach,
+                hosts: options.hosts,
+                connect_timeout: options.connect_timeout,
+                received: options.received.clone(),
+            };
             let connector = Connector::new(limits, &proxies, &options.tls, &names);
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -131,7 +165,8 @@ impl Egress {
         let held_to = |reach| if options.hosts == Hosts::Strange { Reach::Public } else { reach };
         let client = |reach| client(held_to(reach));
         let (home, named, public) = (client(Reach::Home), client(Reach::Named), client(Reach::Public));
-        Arc::new(Self { home, named, public, proxies })
+        let bandwidth = options.bandwidth.clone();
+        Arc::new(Self { home, named, public, proxies, bandwidth, load: AtomicUsize::new(0) })
     }
 
     /// Sends a request and returns the head of the answer with the body still on its way. Fails at `deadline`.
@@ -142,10 +177,9 @@ impl Egress {
         deadline: Instant,
     ) -> Result<Response<Incoming>, EgressError> {
         let uri = request.uri().clone();
-        if uri.scheme_str() == Some("http")
-            && let Some(value) = self.proxies.intercept(&uri).and_then(|proxy| proxy.basic_auth().cloned())
-        {
-            request.headers_mut().insert(PROXY_AUTHORIZATION, value);
+        let forwarding = self.proxies.before(&uri).filter(|_| uri.scheme_str() == Some("http"));
+        if let Some(value) = forwarding.as_ref().and_then(|proxy| proxy.basic_auth()) {
+            request.headers_mut().insert(PROXY_AUTHORIZATION, value.clone());
         }
         let client = match reach {
             Reach::Home => &self.home,
@@ -153,7 +187,12 @@ impl Egress {
             Reach::Public => &self.public,
         };
         match timeout_at(deadline, client.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
+            Ok(Ok(response)) => match forwarding {
+                Some(proxy) if response.status() == StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                    Err(ConnectError::refused_by_proxy(proxy.uri()).into())
+                }
+                _ => Ok(response),
+            },
             Ok(Err(error)) => Err(EgressError::of_request(&error, &uri)),
             Err(_) => {
                 let message = format!("no answer from {} in time", host_of(&uri));
@@ -161,6 +200,44 @@ impl Egress {
             }
         }
     }
+
+    /// Returns how many streams of content are under way, or about to be.
+    pub fn load(&self) -> usize {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more stream as under way until the returned value is dropped: for who chooses between ways out, from
+    /// the choice on.
+    pub fn engage(self: &Arc<Self>) -> Load {
+        self.load.fetch_add(1, Ordering::Relaxed);
+        Load(Arc::clone(self))
+    }
+}
+
+/// A stream of content that is under way on a way out, or about to be, until this is dropped.
+pub struct Load(Arc<Egress>);
+
+impl Load {
+    /// Returns the body of the stream, so that it keeps to its way's bandwidth, and to `other` where there is one. All
+    /// bodies of the same `content` have one share of it together.
+    pub fn shape<S, E>(self, content: &str, other: Option<&Arc<Bandwidth>>, body: S) -> Shaped<S>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Unpin,
+    {
+        let own = self.0.bandwidth.clone();
+        Shaped::new(body, content, other.into_iter().chain(&own), Some(self))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Returns whether this machine has an address now, by which it could send; it may get one later.
+pub fn has_address(address: IpAddr) -> io::Result<()> {
+    UdpSocket::bind((address, 0)).map(drop)
 }
 
 /// Returns whether the answer came straight from a machine whose address is not public; false where a proxy stands
@@ -204,7 +281,7 @@ impl EgressError {
     fn of_request(error: &(dyn StdError + 'static), uri: &Uri) -> Self {
         let host = host_of(uri);
         if let Some(cause) = find::<ConnectError>(error) {
-            return Self { kind: cause.kind(), message: cause.to_string() };
+            return cause.clone().into();
         }
         if let Some(cause) = find::<rustls::Error>(error) {
             // The other is that of an authority which was made anew under its old name.

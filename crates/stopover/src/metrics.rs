@@ -91,6 +91,11 @@ struct QuotaLabels {
     account: String,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EgressLabels {
+    egress: String,
+}
+
 /// What a request was for, in registry 3's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ContentType {
@@ -142,6 +147,7 @@ pub struct Metrics {
     access_refusals: Family<RefusalLabels, Counter>,
     quota_limit: Family<QuotaLabels, Gauge>,
     quota_remaining: Family<QuotaLabels, Gauge>,
+    egress_received_bytes: Family<EgressLabels, Counter>,
     /// Fills under way.
     pub fills: Gauge,
     /// Clients that read from a fill under way.
@@ -189,6 +195,7 @@ impl Metrics {
             access_refusals: Family::default(),
             quota_limit: Family::default(),
             quota_remaining: Family::default(),
+            egress_received_bytes: Family::default(),
             fills: Gauge::default(),
             followers: Gauge::default(),
             connections: Family::default(),
@@ -291,6 +298,11 @@ impl Metrics {
         self.quota_remaining.get_or_create(&labels).set(remaining.cast_signed());
     }
 
+    /// Returns the counter of the bytes that come by a way out, by its name in the configuration.
+    pub fn egress_received(&self, egress: &str) -> Counter {
+        self.egress_received_bytes.get_or_create_owned(&EgressLabels { egress: egress.to_owned() })
+    }
+
     /// Returns all of it in the text format of Prometheus (OpenMetrics).
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -390,6 +402,11 @@ impl Metrics {
             "stopover_quota_remaining",
             "Manifest GETs left in the window",
             self.quota_remaining.clone(),
+        );
+        r.register(
+            "stopover_egress_received_bytes",
+            "Bytes received by each way out, heads and TLS included",
+            self.egress_received_bytes.clone(),
         );
         r.register("stopover_fills", "Blobs being fetched now", self.fills.clone());
         r.register(

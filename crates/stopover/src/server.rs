@@ -21,7 +21,7 @@ use tokio::{
     sync::watch,
 };
 
-use self::ways_out::WaysOut;
+use self::ways_out::{Bandwidths, WaysOut};
 use crate::{
     access::{Access, FileError},
     admin,
@@ -180,8 +180,10 @@ pub fn check(config: &Config) -> Result<(), ServeError> {
 
 /// Returns the way to every registry that is configured or well known and, where that is wished, to any public one.
 fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Route, ServeError> {
+    let bandwidths = Arc::<Bandwidths>::default();
     let maker = |hosts| {
-        let (ways_out, metrics, clock) = (WaysOut::new(hosts), Arc::clone(metrics), clock.clone());
+        let ways_out = WaysOut::new(hosts, &bandwidths, metrics);
+        let (metrics, clock) = (Arc::clone(metrics), clock.clone());
         move |upstream: &config::Upstream| -> Result<Mirrored, ServeError> {
             let source = upstream::source(upstream, |upstream| ways_out.to(upstream), &metrics, &clock);
             let registry = upstream.registry.clone();

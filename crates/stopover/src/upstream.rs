@@ -62,7 +62,7 @@ use self::{
 use crate::{
     clock::Clock,
     config,
-    egress::{Egress, TlsError, WayOut, collect},
+    egress::{Bandwidth, Egress, TlsError, WayOut, collect},
     metrics::Metrics,
     source::{Answer, BlobStream, Purpose, Resolved, Source, SourceError, SourceErrorKind, TagPage, Told},
 };
@@ -86,6 +86,8 @@ pub struct Upstream {
     clock: Clock,
     answer_timeout: Duration,
     stall_timeout: Duration,
+    /// What content keeps to, besides what its way out does.
+    bandwidth: Option<Arc<Bandwidth>>,
     fuse: Fuse,
     gates: Mutex<Gates>,
 }
@@ -152,6 +154,7 @@ impl Upstream {
             clock,
             answer_timeout: options.answer_timeout,
             stall_timeout: options.stall_timeout,
+            bandwidth: options.bandwidth.map(Bandwidth::new),
             gates: Mutex::default(),
         }))
     }

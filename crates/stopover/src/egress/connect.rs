@@ -4,6 +4,7 @@
 //! addresses of a host are tried, each with a short head start over the next, so that a dead one costs little.
 
 use std::{
+    io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     task::{Context, Poll},
@@ -13,19 +14,21 @@ use std::{
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::Uri;
 use hyper_rustls::{DefaultServerNameResolver, HttpsConnector, MaybeHttpsStream};
-use hyper_util::{client::proxy::matcher::Matcher, rt::TokioIo};
+use hyper_util::rt::TokioIo;
+use prometheus_client::metrics::counter::Counter;
 use rustls::ClientConfig;
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{sleep, timeout},
 };
 use tower_service::Service;
 
 use super::{
-    EgressErrorKind, Hosts, Reach,
+    EgressError, EgressErrorKind, Hosts, Reach,
     address::is_public,
+    line::Line,
     names::Names,
-    proxy::{Route, Wire},
+    proxy::{Chosen, Route, Wire},
     tls::Tls,
 };
 
@@ -49,48 +52,73 @@ pub(super) enum ConnectError {
     Tcp { host: String, cause: String },
     #[error("no connection to {host} in time")]
     Timeout { host: String },
-    #[error("the proxy {host} gives no way: {cause}")]
-    Proxy { host: String, cause: String },
+    #[error("the proxy {proxy} gives no way: {cause}")]
+    Proxy { proxy: String, cause: String },
+    #[error("the egress {egress} has a proxy whose URL is not understood")]
+    NoProxy { egress: Arc<str> },
+    #[error("the egress {egress} cannot send from {from}, which this machine does not have now: {cause}")]
+    From { egress: Arc<str>, from: IpAddr, cause: String },
+    #[error("the egress {egress} sends from {from}, and {host} has no {family} address", family = family_of(*from))]
+    Family { egress: Arc<str>, from: IpAddr, host: String },
 }
 
 impl ConnectError {
-    pub(super) fn kind(&self) -> EgressErrorKind {
+    /// Says that a proxy does not know us.
+    pub(super) fn refused_by_proxy(proxy: &Uri) -> Self {
+        let cause = "it wants a user and password, or others (407)".to_owned();
+        Self::Proxy { proxy: place_of(proxy), cause }
+    }
+
+    fn kind(&self) -> EgressErrorKind {
         match self {
             Self::Forbidden { .. } | Self::NotHttps { .. } => EgressErrorKind::Forbidden,
             Self::Dns { .. } | Self::Tcp { .. } | Self::Proxy { .. } => EgressErrorKind::Connect,
+            Self::NoProxy { .. } | Self::From { .. } | Self::Family { .. } => EgressErrorKind::Connect,
             Self::Timeout { .. } => EgressErrorKind::ConnectTimeout,
         }
     }
 }
 
-/// How far connections may lead, and how long they may take.
-#[derive(Clone, Copy)]
+impl From<ConnectError> for EgressError {
+    fn from(error: ConnectError) -> Self {
+        Self { kind: error.kind(), message: error.to_string() }
+    }
+}
+
+/// Where connections come from, how far they may lead, and how long they may take.
+#[derive(Clone)]
 pub(super) struct Limits {
+    /// What the operator calls the way out.
+    pub(super) egress: Arc<str>,
+    pub(super) from: Option<IpAddr>,
     pub(super) reach: Reach,
     pub(super) hosts: Hosts,
     pub(super) connect_timeout: Duration,
+    /// Counts what comes.
+    pub(super) received: Counter,
 }
 
 /// Connects, through proxies and TLS where needed, within a limit.
 #[derive(Clone)]
 pub(super) struct Connector {
     https: HttpsConnector<Route>,
+    proxies: Arc<Chosen>,
     limit: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(limits: Limits, proxies: &Arc<Matcher>, tls: &Tls, names: &Arc<Names>) -> Self {
-        let Limits { reach, hosts, connect_timeout } = limits;
-        let to_target = if reach == Reach::Home { &tls.home } else { &tls.elsewhere };
-        let dial = |reach| Dial { names: Arc::clone(names), reach, timeout: connect_timeout };
+    pub(super) fn new(limits: Limits, proxies: &Arc<Chosen>, tls: &Tls, names: &Arc<Names>) -> Self {
+        let (hosts, limit) = (limits.hosts, limits.connect_timeout * 2);
+        let to_target = if limits.reach == Reach::Home { &tls.home } else { &tls.elsewhere };
+        let dial = |reach| Dial { names: Arc::clone(names), limits: Limits { reach, ..limits.clone() } };
         let route = Route {
             proxies: Arc::clone(proxies),
             hosts,
-            direct: dial(reach),
+            direct: dial(limits.reach),
             dial_proxy: dial(Reach::Named),
             to_proxy: over_tls(dial(Reach::Named), &tls.elsewhere),
         };
-        Self { https: over_tls(route, to_target), limit: connect_timeout * 2 }
+        Self { https: over_tls(route, to_target), proxies: Arc::clone(proxies), limit }
     }
 }
 
@@ -109,8 +137,14 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, target: Uri) -> Self::Future {
         let host = target.host().unwrap_or_default().to_owned();
+        let late = match self.proxies.before(&target) {
+            Some(proxy) => {
+                ConnectError::Proxy { proxy: place_of(proxy.uri()), cause: format!("none to {host} in time") }
+            }
+            None => ConnectError::Timeout { host },
+        };
         let connecting = timeout(self.limit, self.https.call(target));
-        Box::pin(async move { connecting.await.map_err(|_| ConnectError::Timeout { host })? })
+        Box::pin(async move { connecting.await.map_err(|_| late)? })
     }
 }
 
@@ -118,12 +152,11 @@ impl Service<Uri> for Connector {
 #[derive(Clone)]
 pub(super) struct Dial {
     names: Arc<Names>,
-    reach: Reach,
-    timeout: Duration,
+    limits: Limits,
 }
 
 impl Service<Uri> for Dial {
-    type Response = TokioIo<TcpStream>;
+    type Response = TokioIo<Line>;
     type Error = ConnectError;
     type Future = BoxFuture<'static, Result<Self::Response, ConnectError>>;
 
@@ -133,11 +166,19 @@ impl Service<Uri> for Dial {
 
     fn call(&mut self, target: Uri) -> Self::Future {
         let dial = self.clone();
-        Box::pin(async move { dial.connect(&target).await.map(TokioIo::new) })
+        Box::pin(async move {
+            let stream = dial.connect(&target).await?;
+            Ok(TokioIo::new(Line::new(stream, dial.limits.received)))
+        })
     }
 }
 
 impl Dial {
+    /// Returns what the operator calls the way out.
+    pub(super) fn egress(&self) -> &Arc<str> {
+        &self.limits.egress
+    }
+
     /// Refuses a target that is plainly not public; for when somebody else will resolve its name.
     pub(super) fn may_name(&self, target: &Uri) -> Result<(), ConnectError> {
         let host = target.host().unwrap_or_default();
@@ -152,7 +193,7 @@ impl Dial {
                 odd_address || ["localhost", "local", "internal"].contains(&last) || !bare.contains('.')
             }
         };
-        if self.reach == Reach::Public && inside {
+        if self.limits.reach == Reach::Public && inside {
             return Err(ConnectError::Forbidden { host: host.to_owned() });
         }
         Ok(())
@@ -181,12 +222,35 @@ impl Dial {
         let found = self.names.lookup(host).await;
         let found = found.map_err(|cause| ConnectError::Dns { host: host.to_owned(), cause })?;
         let allowed =
-            found.iter().copied().filter(|address| self.reach != Reach::Public || is_public(*address));
-        let addresses = alternate(allowed);
+            found.iter().copied().filter(|address| self.limits.reach != Reach::Public || is_public(*address));
+        let mut addresses = alternate(allowed);
         if addresses.is_empty() {
             return Err(ConnectError::Forbidden { host: host.to_owned() });
         }
+        if let Some(from) = self.limits.from {
+            addresses.retain(|address| address.is_ipv4() == from.is_ipv4());
+            if addresses.is_empty() {
+                let (egress, host) = (Arc::clone(&self.limits.egress), host.to_owned());
+                return Err(ConnectError::Family { egress, from, host });
+            }
+        }
         Ok(addresses)
+    }
+
+    async fn open(&self, host: &str, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+        let refused =
+            |error: io::Error| ConnectError::Tcp { host: host.to_owned(), cause: error.to_string() };
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let socket = socket.map_err(refused)?;
+        if let Some(from) = self.limits.from {
+            socket.bind(SocketAddr::new(from, 0)).map_err(|error| {
+                let egress = Arc::clone(&self.limits.egress);
+                ConnectError::From { egress, from, cause: error.to_string() }
+            })?;
+        }
+        let stream = socket.connect(address).await.map_err(refused)?;
+        stream.set_nodelay(true).map_err(refused)?;
+        Ok(stream)
     }
 
     async fn race(&self, host: &str, port: u16, addresses: &[IpAddr]) -> Result<TcpStream, ConnectError> {
@@ -196,13 +260,13 @@ impl Dial {
         let mut next = waiting.next();
         loop {
             if let Some(address) = next.take() {
-                racing.push(timeout(self.timeout, TcpStream::connect(address)));
+                racing.push(timeout(self.limits.connect_timeout, self.open(host, address)));
             }
             tokio::select! {
                 ended = racing.next() => match ended {
-                    Some(Ok(Ok(stream))) => return finish(stream, host),
+                    Some(Ok(Ok(stream))) => return Ok(stream),
                     Some(Ok(Err(error))) => {
-                        last_error = ConnectError::Tcp { host: host.to_owned(), cause: error.to_string() };
+                        last_error = error;
                         next = waiting.next();
                     }
                     Some(Err(_)) => next = waiting.next(),
@@ -222,7 +286,7 @@ pub(super) fn require_usual_https(target: &Uri) -> Result<(), ConnectError> {
     Err(ConnectError::NotHttps { host: target.host().unwrap_or_default().to_owned() })
 }
 
-fn port_of(target: &Uri) -> u16 {
+pub(super) fn port_of(target: &Uri) -> u16 {
     target.port_u16().unwrap_or(match target.scheme_str() {
         Some("https") => 443,
         Some("socks5" | "socks5h") => 1080,
@@ -230,11 +294,13 @@ fn port_of(target: &Uri) -> u16 {
     })
 }
 
-fn finish(stream: TcpStream, host: &str) -> Result<TcpStream, ConnectError> {
-    match stream.set_nodelay(true) {
-        Ok(()) => Ok(stream),
-        Err(error) => Err(ConnectError::Tcp { host: host.to_owned(), cause: error.to_string() }),
-    }
+/// Returns the host and port of a proxy, without its user and password.
+pub(super) fn place_of(proxy: &Uri) -> String {
+    format!("{}:{}", proxy.host().unwrap_or_default(), port_of(proxy))
+}
+
+fn family_of(address: IpAddr) -> &'static str {
+    if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }
 
 /// Returns the addresses with the two families taking turns, the resolver's first choice first.

@@ -2,10 +2,12 @@
 //!
 //! The environment's rules are curl's: `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`. A plain request goes to
 //! the proxy as a whole URL, an encrypted one through a tunnel, so that the proxy sees no credential of a registry.
-//! A proxy resolves names itself: behind one, only hosts written as addresses can be held to a [`Reach`](super::Reach).
+//! A proxy that the operator gave to a way out is used for every host, whatever the environment says.
+//! A proxy resolves names itself, by SOCKS too: behind one, only hosts written as addresses can be held to a [`Reach`](super::Reach).
 //! So what a client named is resolved here first, and the proxy gets the address ([`Hosts::Strange`]).
 
 use std::{
+    future::{Ready, ready},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -25,12 +27,12 @@ use hyper_util::{
     },
     rt::TokioIo,
 };
-use tokio::net::TcpStream;
 use tower_service::Service;
 
 use super::{
     Hosts,
-    connect::{BoxError, ConnectError, Dial, require_usual_https},
+    connect::{BoxError, ConnectError, Dial, place_of, port_of, require_usual_https},
+    line::Line,
 };
 
 /// Which proxies a way out goes through.
@@ -40,13 +42,18 @@ pub enum Proxies {
     FromEnvironment,
     /// None.
     Direct,
-    /// These, whatever the environment says.
-    Through {
-        /// The proxy's URL; may hold a user and a password.
-        url: String,
-        /// Hosts to reach without it, as in `NO_PROXY`.
-        except: String,
-    },
+    /// The one at this URL, which may hold a user and a password, for every host and whatever the environment says.
+    Through(String),
+}
+
+/// The proxies of a way out, ready to be asked for.
+pub(super) enum Chosen {
+    /// By rules.
+    Some(Matcher),
+    /// Always this one.
+    Always(Intercept),
+    /// One that is not understood, so that there is no way out: never a direct one.
+    Unusable,
 }
 
 /// Tells which kind it is, not the proxy's password.
@@ -55,18 +62,32 @@ impl std::fmt::Debug for Proxies {
         f.write_str(match self {
             Self::FromEnvironment => "FromEnvironment",
             Self::Direct => "Direct",
-            Self::Through { .. } => "Through",
+            Self::Through(_) => "Through",
         })
     }
 }
 
 impl Proxies {
-    pub(super) fn matcher(&self) -> Matcher {
+    pub(super) fn choose(&self) -> Chosen {
         match self {
-            Self::FromEnvironment if no_proxy_at_all() => Matcher::builder().build(),
-            Self::FromEnvironment => Matcher::from_env(),
-            Self::Direct => Matcher::builder().build(),
-            Self::Through { url, except } => Matcher::builder().all(url.as_str()).no(except.as_str()).build(),
+            Self::FromEnvironment if !no_proxy_at_all() => Chosen::Some(Matcher::from_env()),
+            Self::FromEnvironment | Self::Direct => Chosen::Some(Matcher::builder().build()),
+            Self::Through(url) => {
+                let always = Matcher::builder().all(url.as_str()).build();
+                let proxy = always.intercept(&Uri::from_static("https://registry.example/"));
+                proxy.map_or(Chosen::Unusable, Chosen::Always)
+            }
+        }
+    }
+}
+
+impl Chosen {
+    /// Returns the proxy that stands before a target.
+    pub(super) fn before(&self, target: &Uri) -> Option<Intercept> {
+        match self {
+            Self::Some(rules) => rules.intercept(target),
+            Self::Always(proxy) => Some(proxy.clone()),
+            Self::Unusable => None,
         }
     }
 }
@@ -79,7 +100,7 @@ fn no_proxy_at_all() -> bool {
 /// Connects to a host, or to the proxy that stands before it.
 #[derive(Clone)]
 pub(super) struct Route {
-    pub(super) proxies: Arc<Matcher>,
+    pub(super) proxies: Arc<Chosen>,
     pub(super) hosts: Hosts,
     pub(super) direct: Dial,
     pub(super) dial_proxy: Dial,
@@ -101,7 +122,10 @@ impl Service<Uri> for Route {
             if route.hosts == Hosts::Strange {
                 require_usual_https(&target)?;
             }
-            let Some(proxy) = route.proxies.intercept(&target) else {
+            if matches!(*route.proxies, Chosen::Unusable) {
+                return Err(ConnectError::NoProxy { egress: Arc::clone(route.direct.egress()) }.into());
+            }
+            let Some(proxy) = route.proxies.before(&target) else {
                 let io = MaybeHttpsStream::Http(route.direct.call(target).await?);
                 return Ok(Wire { io, kind: WireKind::Direct });
             };
@@ -110,9 +134,10 @@ impl Service<Uri> for Route {
                 Hosts::Known => target,
                 Hosts::Strange => route.direct.resolved(&target).await?,
             };
-            let host = proxy.uri().host().unwrap_or_default().to_owned();
+            let at = place_of(proxy.uri());
             let through = route.through(proxy, target).await;
-            through.map_err(|cause| ConnectError::Proxy { host, cause: super::innermost(&*cause) }.into())
+            through
+                .map_err(|cause| ConnectError::Proxy { proxy: at, cause: super::innermost(&*cause) }.into())
         })
     }
 }
@@ -133,11 +158,13 @@ impl Route {
                 Ok(Wire { io: tunnel.call(target).await?, kind: WireKind::Tunnel })
             }
             ("socks5" | "socks5h", _) => {
-                let mut socks = SocksV5::new(at, self.dial_proxy.clone());
+                let dialed = Dialed(Some(self.dial_proxy.call(at.clone()).await?));
+                let mut socks = SocksV5::new(at, dialed);
                 if let Some((user, password)) = proxy.raw_auth() {
                     socks = socks.with_auth(user.to_owned(), password.to_owned());
                 }
-                let io = MaybeHttpsStream::Http(socks.call(target).await.map_err(|error| error.to_string())?);
+                let io = socks.call(with_port(target)?).await.map_err(|error| error.to_string())?;
+                let io = MaybeHttpsStream::Http(io);
                 Ok(Wire { io, kind: WireKind::Tunnel })
             }
             (other, _) => Err(format!("proxies of the kind {other} are not supported").into()),
@@ -145,9 +172,33 @@ impl Route {
     }
 }
 
+/// A connection that there is: the library's own words for one that there is not say nothing of the cause.
+struct Dialed(Option<TokioIo<Line>>);
+
+impl Service<Uri> for Dialed {
+    type Response = TokioIo<Line>;
+    type Error = &'static str;
+    type Future = Ready<Result<Self::Response, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(self.0.take().ok_or("the connection was used before"))
+    }
+}
+
+/// Returns the target with its port written out: the library takes 443 for a plain one that has none.
+fn with_port(target: Uri) -> Result<Uri, http::Error> {
+    let authority = format!("{}:{}", target.host().unwrap_or_default(), port_of(&target));
+    let scheme = target.scheme_str().unwrap_or("https").to_owned();
+    Uri::builder().scheme(scheme.as_str()).authority(authority).path_and_query("/").build()
+}
+
 /// A connection, direct or through a proxy.
 pub(super) struct Wire {
-    io: MaybeHttpsStream<TokioIo<TcpStream>>,
+    io: MaybeHttpsStream<TokioIo<Line>>,
     kind: WireKind,
 }
 

@@ -1,5 +1,5 @@
-//! The ways out to the registries: one for all that need nothing of their own, one more for each set of certificates or
-//! patience that a registry's configuration asks for.
+//! The ways out to the registries: one for each of the configuration, and one more of it for each set of certificates or
+//! patience that a registry's configuration asks for. However many are made of one, they keep to its bandwidth together.
 
 use std::{
     collections::HashMap,
@@ -8,45 +8,86 @@ use std::{
 };
 
 use crate::{
-    config,
-    egress::{Egress, EgressOptions, Hosts, Tls, TlsError, TlsFiles, WayOut},
+    config::{self, Way},
+    egress::{
+        Bandwidth, Egress, EgressOptions, Hosts, Proxies, Tls, TlsError, TlsFiles, WayOut, has_address,
+    },
+    metrics::Metrics,
 };
+
+/// The bandwidths of the ways out, which hold for all that is made of each.
+pub(super) type Bandwidths = Mutex<HashMap<config::Egress, Option<Arc<Bandwidth>>>>;
 
 /// The ways out that were made so far.
 pub(super) struct WaysOut {
     hosts: Hosts,
-    made: Mutex<HashMap<(Duration, TlsFiles), Arc<Egress>>>,
+    bandwidths: Arc<Bandwidths>,
+    metrics: Arc<Metrics>,
+    made: Mutex<HashMap<(Duration, TlsFiles, config::Egress), Arc<Egress>>>,
 }
 
 impl WaysOut {
     /// Returns none yet; `hosts` says whose word names the registries.
-    pub(super) fn new(hosts: Hosts) -> Self {
-        Self { hosts, made: Mutex::default() }
+    pub(super) fn new(hosts: Hosts, bandwidths: &Arc<Bandwidths>, metrics: &Arc<Metrics>) -> Self {
+        let (bandwidths, metrics) = (Arc::clone(bandwidths), Arc::clone(metrics));
+        Self { hosts, bandwidths, metrics, made: Mutex::default() }
     }
 
     /// Returns the ways out to a registry; reads the files that its configuration names.
     pub(super) fn to(&self, upstream: &config::Upstream) -> Result<Vec<WayOut>, TlsError> {
-        let egress = self.made(upstream)?;
-        let way = |egress: Arc<Egress>, name: &str| WayOut { name: Arc::from(name), egress };
-        Ok(upstream.egresses.iter().map(|named| way(Arc::clone(&egress), &named.name)).collect())
-    }
-
-    fn made(&self, upstream: &config::Upstream) -> Result<Arc<Egress>, TlsError> {
         let files = TlsFiles {
             ca: upstream.ca.clone(),
             client_certificate: upstream.client_certificate.clone(),
             client_key: upstream.client_key.clone(),
         };
-        let key = (upstream.connect_timeout, files);
+        let ways = upstream.egresses.iter().map(|named| {
+            let egress = self.made(upstream.connect_timeout, &files, named)?;
+            Ok(WayOut { name: named.name.as_str().into(), egress })
+        });
+        ways.collect()
+    }
+
+    fn made(
+        &self,
+        connect_timeout: Duration,
+        files: &TlsFiles,
+        named: &config::Egress,
+    ) -> Result<Arc<Egress>, TlsError> {
+        let key = (connect_timeout, files.clone(), named.clone());
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(egress) = made.get(&key) {
             return Ok(Arc::clone(egress));
         }
-        let tls = Tls::read(&key.1)?;
-        let options =
-            EgressOptions { connect_timeout: key.0, tls, hosts: self.hosts, ..EgressOptions::default() };
-        let egress = Egress::new(&options);
+        let (from, proxies) = match &named.way {
+            Way::System => (None, Proxies::FromEnvironment),
+            Way::From(address) => (Some(*address), Proxies::Direct),
+            Way::Proxy(url) => (None, Proxies::Through(url.expose().to_owned())),
+        };
+        let egress = Egress::new(&EgressOptions {
+            name: named.name.as_str().into(),
+            from,
+            connect_timeout,
+            proxies,
+            tls: Tls::read(files)?,
+            hosts: self.hosts,
+            bandwidth: self.bandwidth(named),
+            received: self.metrics.egress_received(&named.name),
+        });
         made.insert(key, Arc::clone(&egress));
         Ok(egress)
+    }
+
+    /// Returns what a way out keeps to; at the first time, says what may be wrong with it.
+    fn bandwidth(&self, named: &config::Egress) -> Option<Arc<Bandwidth>> {
+        let mut bandwidths = self.bandwidths.lock().unwrap_or_else(PoisonError::into_inner);
+        let bandwidth = bandwidths.entry(named.clone()).or_insert_with(|| {
+            if let Way::From(address) = named.way
+                && let Err(error) = has_address(address)
+            {
+                tracing::warn!(egress = named.name, %address, %error, "this machine does not have the address of an egress yet");
+            }
+            named.bandwidth.map(Bandwidth::new)
+        });
+        bandwidth.clone()
     }
 }

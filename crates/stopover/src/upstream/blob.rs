@@ -48,10 +48,10 @@ impl Upstream {
             _ => return Err(self.error_of(&ask, reply, deadline).await),
         };
         let registry = Arc::clone(&self.registry);
-        let body = Steady::new(reply.response.into_body(), self.stall_timeout)
-            .map(move |chunk| chunk.map_err(|error| Failure::of_way(&registry, error).error))
-            .boxed();
-        Ok(BlobStream { start, size, lane: None, body })
+        let body = Steady::new(reply.response.into_body(), self.stall_timeout);
+        let body = self.egress.engage().shape(&digest.to_string(), self.bandwidth.as_ref(), body);
+        let body = body.map(move |chunk| chunk.map_err(|error| Failure::of_way(&registry, error).error));
+        Ok(BlobStream { start, size, lane: None, body: body.boxed() })
     }
 
     pub(super) async fn measure_blob(
