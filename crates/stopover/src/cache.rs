@@ -16,7 +16,7 @@ use crate::{
     flight::{Flights, Landed},
     index::Index,
     metrics::Metrics,
-    source::{Origin, SourceError},
+    source::{LaneName, Origin, SourceError},
     store::Store,
 };
 
@@ -83,13 +83,25 @@ pub struct Served<T> {
     pub content: T,
     /// Where it came from.
     pub outcome: Outcome,
+    /// The lane that the registry answered by, where it was asked and there are lanes.
+    pub lane: Option<LaneName>,
     /// What the client should be told besides, such as that this is stale and why.
     pub warning: Option<Arc<str>>,
 }
 
 impl<T> Served<T> {
     fn new(content: T, outcome: Outcome) -> Self {
-        Self { content, outcome, warning: None }
+        Self { content, outcome, lane: None, warning: None }
+    }
+
+    fn by(self, lane: Option<LaneName>) -> Self {
+        Self { lane, ..self }
+    }
+
+    /// Returns the answer with its content replaced.
+    pub fn map<U>(self, with: impl FnOnce(T) -> U) -> Served<U> {
+        let Self { content, outcome, lane, warning } = self;
+        Served { content: with(content), outcome, lane, warning }
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     index::{FileState, Membership},
     metrics::Under,
-    source::Origin,
+    source::{LaneName, Origin, Told},
     store::{Stamp, Stored},
 };
 
@@ -57,8 +57,8 @@ impl Cache {
     pub async fn blob(&self, origin: &Origin, digest: &Digest) -> Result<Served<Blob>, Error> {
         let looked = self.look_for_blob(origin, digest).await?;
         if let Some(stored) = looked.stored {
-            let outcome = self.entitle(origin, digest, looked.membership).await?;
-            return Ok(Served::new(self.stored_blob(stored), outcome));
+            let (outcome, lane) = self.entitle(origin, digest, looked.membership).await?;
+            return Ok(Served::new(self.stored_blob(stored), outcome).by(lane));
         }
         if let Some(error) = self.parts.absent.find(origin, &Wanted::Blob(*digest)) {
             return Err(Error::Source(error));
@@ -75,9 +75,9 @@ impl Cache {
                         // Another repository stored it since we looked.
                         self.entitle(origin, digest, looked.membership).await?;
                     }
-                    let outcome = outcome_of(follower.fill(), joined);
+                    let (outcome, lane) = (outcome_of(follower.fill(), joined), follower.fill().lane());
                     let blob = Blob { size, cache: self.clone(), from: From::Fill(follower) };
-                    return Ok(Served::new(blob, outcome));
+                    return Ok(Served::new(blob, outcome).by(lane));
                 }
                 // What the registry refuses to one repository it may well give to this one.
                 Err(_) if anothers && follower.fill().has_failed() => {}
@@ -92,17 +92,16 @@ impl Cache {
     pub async fn blob_size(&self, origin: &Origin, digest: &Digest) -> Result<Served<Option<u64>>, Error> {
         let looked = self.look_for_blob(origin, digest).await?;
         if let Some(stored) = looked.stored {
-            let outcome = self.entitle(origin, digest, looked.membership).await?;
-            return Ok(Served::new(Some(stored.size()), outcome));
+            let (outcome, lane) = self.entitle(origin, digest, looked.membership).await?;
+            return Ok(Served::new(Some(stored.size()), outcome).by(lane));
         }
         let wanted = Wanted::Blob(*digest);
         if let Some(error) = self.parts.absent.find(origin, &wanted) {
             return Err(Error::Source(error));
         }
         let size = origin.source.blob_size(&origin.repository, digest).await;
-        let size = self.noted(origin, &wanted, size)?.content;
-        let size = size.or(looked.named_size);
-        Ok(Served::new(size, Outcome::Passed))
+        let Told { content: size, lane } = self.noted(origin, &wanted, size)?;
+        Ok(Served::new(size.or(looked.named_size), Outcome::Passed).by(lane))
     }
 
     async fn look_for_blob(&self, origin: &Origin, digest: &Digest) -> Result<Looked, Error> {
@@ -142,24 +141,24 @@ impl Cache {
     }
 
     /// Makes sure that the repository has the blob: bytes are shared between repositories, the right to them is not.
-    /// Returns whether that was known, or the registry had to say so.
+    /// Returns whether that was known, or the registry had to say so, and by which lane it did.
     async fn entitle(
         &self,
         origin: &Origin,
         digest: &Digest,
         membership: Option<Membership>,
-    ) -> Result<Outcome, Error> {
+    ) -> Result<(Outcome, Option<LaneName>), Error> {
         self.parts.index.used(digest);
         // A fill may have ended since the caller looked.
         let known = || self.parts.index.membership_in_memory(&key(origin, *digest));
         if membership.or_else(known).is_some() {
-            return Ok(Outcome::Hit);
+            return Ok((Outcome::Hit, None));
         }
         let confirmed = origin.source.blob_size(&origin.repository, digest).await;
-        self.noted(origin, &Wanted::Blob(*digest), confirmed)?;
+        let lane = self.noted(origin, &Wanted::Blob(*digest), confirmed)?.lane;
         let (name, digest) = key(origin, *digest);
         self.blocking(move |parts| parts.link_blob(&name, &digest)).await;
-        Ok(Outcome::Revalidated)
+        Ok((Outcome::Revalidated, lane))
     }
 
     fn stored_blob(&self, stored: Stored) -> Blob {

@@ -94,8 +94,8 @@ impl Cache {
             Ok(Answer::Tags(Arc::new(page)))
         });
         match served.await {
-            Ok(Served { content: Answer::Tags(page), outcome, warning }) => {
-                Ok(Served { content: page, outcome, warning })
+            Ok(Served { content: Answer::Tags(page), outcome, lane, warning }) => {
+                Ok(Served { content: page, outcome, lane, warning })
             }
             Ok(_) => Err(Error::Internal("a tag list was mixed up")),
             Err(Error::Source(error)) => self.tags_of_tree(origin, page, error).await,
@@ -120,12 +120,12 @@ impl Cache {
             Err(Error::Source(error)) => self.referrers_of_tree(origin, digest, error).await,
             served => served,
         };
-        let Served { content: Answer::Referrers(index), outcome, warning } = served? else {
+        let Served { content: Answer::Referrers(index), outcome, lane, warning } = served? else {
             return Err(Error::Internal("referrers were mixed up"));
         };
         let filtered = artifact_type.and_then(|wanted| filter(&index, wanted));
         let content = Referrers { filtered: filtered.is_some(), index: filtered.unwrap_or(index) };
-        Ok(Served { content, outcome, warning })
+        Ok(Served { content, outcome, lane, warning })
     }
 
     async fn discover(

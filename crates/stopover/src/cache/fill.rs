@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     metrics::Under,
-    source::{Origin, SourceError, SourceErrorKind},
+    source::{LaneName, Origin, SourceError, SourceErrorKind},
     store::Spool,
 };
 
@@ -170,6 +170,20 @@ impl Fill {
                 ),
             ))),
         }
+    }
+
+    /// Returns the lane that the first bytes came by. It is known with the size, unless that was known before.
+    pub(super) fn lane(&self) -> Option<LaneName> {
+        self.progress.borrow().lane.clone()
+    }
+
+    /// Notes by which lane bytes come.
+    fn comes_by(&self, lane: Option<LaneName>) {
+        // Nobody waits for this alone.
+        self.progress.send_if_modified(|progress| {
+            progress.lane = progress.lane.take().or(lane);
+            false
+        });
     }
 
     /// Returns whether the content turned out to be in the store when the fill was to begin.

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     index::TagRecord,
-    source::{Origin, Purpose, Resolved, SourceError, SourceErrorKind},
+    source::{LaneName, Origin, Purpose, Resolved, SourceError, SourceErrorKind, Told},
 };
 
 /// What the registry said of a tag.
@@ -21,6 +21,7 @@ use crate::{
 pub(super) struct Resolution {
     named: Descriptor,
     how: Outcome,
+    lane: Option<LaneName>,
 }
 
 /// A manifest and whether a source was asked for it.
@@ -28,6 +29,7 @@ pub(super) struct Resolution {
 pub(super) struct Found {
     manifest: Manifest,
     fetched: bool,
+    lane: Option<LaneName>,
 }
 
 impl Cache {
@@ -37,10 +39,7 @@ impl Cache {
             return Ok(Served::new(manifest, Outcome::Hit));
         }
         match reference {
-            Reference::Digest(digest) => {
-                let found = self.manifest_by_digest(origin, digest).await?;
-                Ok(Served::new(found.content, found.outcome))
-            }
+            Reference::Digest(digest) => self.manifest_by_digest(origin, digest).await,
             Reference::Tag(tag) => self.manifest_by_tag(origin, tag).await,
         }
     }
@@ -64,9 +63,9 @@ impl Cache {
                 if let Some(error) = self.parts.absent.find(origin, &wanted) {
                     return Err(Error::Source(error));
                 }
-                let descriptor = origin.source.has_manifest(&origin.repository, digest).await;
-                let descriptor = descriptor.map(|told| told.content);
-                Ok(Served::new(self.noted(origin, &wanted, descriptor)?, Outcome::Passed))
+                let told = origin.source.has_manifest(&origin.repository, digest).await;
+                let Told { content, lane } = self.noted(origin, &wanted, told)?;
+                Ok(Served::new(content, Outcome::Passed).by(lane))
             }
         }
     }
@@ -106,7 +105,8 @@ impl Cache {
                     (Outcome::Hit, of_tag) => of_tag,
                     (of_manifest, _) => of_manifest,
                 };
-                Ok(Served { content: found.content, outcome, warning: resolved.warning })
+                let lane = found.lane.or(resolved.lane);
+                Ok(Served { content: found.content, outcome, lane, warning: resolved.warning })
             }
             Err(Error::Source(error)) => self.manifest_by_old_tag(origin, tag, error).await,
             Err(error) => Err(error),
@@ -208,12 +208,12 @@ impl Cache {
             if let Some(resolution) = cache.resolved_meanwhile(&from, &asked_tag, known.as_ref()) {
                 return resolution;
             }
-            let resolved = from.source.resolve(&from.repository, &asked_tag).await.map(|told| told.content);
+            let resolved = from.source.resolve(&from.repository, &asked_tag).await;
             cache.tag_was_resolved(&from, &asked_tag, resolved).await
         });
         let landed = flight.await.ok_or(Error::Internal("resolving a tag"))?;
-        let Resolution { named, how } = landed.value.clone()?;
-        Ok(Served::new(named, landed.outcome(how)))
+        let Resolution { named, how, lane } = landed.value.clone()?;
+        Ok(Served::new(named, landed.outcome(how)).by(lane))
     }
 
     /// Returns what another flight brought between the caller's look at what is known and the start of this one.
@@ -232,18 +232,20 @@ impl Cache {
         let named = record.descriptor.clone().filter(|_| is_news)?;
         let unchanged = known.is_some_and(|known| known.digest == named.digest);
         let how = if unchanged { Outcome::Revalidated } else { Outcome::Passed };
-        Some(Ok(Resolution { named, how }))
+        Some(Ok(Resolution { named, how, lane: None }))
     }
 
     async fn tag_was_resolved(
         &self,
         origin: &Origin,
         tag: &Tag,
-        resolved: Result<Resolved, SourceError>,
+        resolved: Result<Told<Resolved>, SourceError>,
     ) -> Result<Resolution, Error> {
-        let (named, fetched) = match self.noted(origin, &Wanted::Tag(tag.clone()), resolved) {
-            Ok(Resolved::Descriptor(named)) => (named, false),
-            Ok(Resolved::Manifest(manifest)) => (self.admit(origin, manifest).await.descriptor, true),
+        let (named, fetched, lane) = match self.noted(origin, &Wanted::Tag(tag.clone()), resolved) {
+            Ok(Told { content: Resolved::Descriptor(named), lane }) => (named, false, lane),
+            Ok(Told { content: Resolved::Manifest(manifest), lane }) => {
+                (self.admit(origin, manifest).await.descriptor, true, lane)
+            }
             Err(Error::Source(error)) if error.kind == SourceErrorKind::NotFound => {
                 let (name, gone) = key(origin, tag.clone());
                 self.blocking(move |parts| {
@@ -266,7 +268,7 @@ impl Cache {
             Some(true) => Outcome::Revalidated,
             _ => Outcome::Passed,
         };
-        Ok(Resolution { named, how })
+        Ok(Resolution { named, how, lane })
     }
 
     /// Returns the full descriptor of what a record names; the tree alone knows only the digest.
@@ -290,12 +292,12 @@ impl Cache {
             true if found.manifest.descriptor.media_type.is_signed() => Outcome::Passed,
             true => landed.outcome(Outcome::Filled),
         };
-        Ok(Served::new(found.manifest, outcome))
+        Ok(Served::new(found.manifest, outcome).by(found.lane))
     }
 
     async fn find_manifest(&self, origin: &Origin, digest: &Digest) -> Result<Found, Error> {
         if let Some(manifest) = self.stored_manifest(origin, digest).await? {
-            return Ok(Found { manifest, fetched: false });
+            return Ok(Found { manifest, fetched: false, lane: None });
         }
         let wanted = Wanted::Manifest(*digest);
         if let Some(error) = self.parts.absent.find(origin, &wanted) {
@@ -303,14 +305,14 @@ impl Cache {
         }
         let reference = Reference::Digest(*digest);
         let fetched = origin.source.manifest(&origin.repository, &reference, Purpose::Missing).await;
-        let manifest = self.noted(origin, &wanted, fetched)?.content;
-        Ok(Found { manifest: self.admit(origin, manifest).await, fetched: true })
+        let Told { content, lane } = self.noted(origin, &wanted, fetched)?;
+        Ok(Found { manifest: self.admit(origin, content).await, fetched: true, lane })
     }
 
     pub(super) fn stale<T>(&self, error: &SourceError, content: T) -> Served<T> {
         self.parts.metrics.stale_served.inc();
         let warning = Arc::from(format!("served from the cache, perhaps out of date: {error}"));
-        Served { content, outcome: Outcome::Stale, warning: Some(warning) }
+        Served { warning: Some(warning), ..Served::new(content, Outcome::Stale) }
     }
 
     /// Turns a source's answer into the cache's, remembering for a moment what is not there.

@@ -5,13 +5,15 @@ use std::{fs::File, sync::Arc};
 use oci::Hasher;
 
 use super::Error;
-use crate::store::Spool;
+use crate::{source::LaneName, store::Spool};
 
 /// What the readers of a fill see.
 #[derive(Default)]
 pub(super) struct Progress {
     /// The blob's size in bytes, once a source said it.
     pub(super) size: Option<u64>,
+    /// The lane that its first bytes came by.
+    pub(super) lane: Option<LaneName>,
     /// The file to read from, once there is one.
     pub(super) file: Option<Arc<File>>,
     /// The same file, to write to, while it fills up.

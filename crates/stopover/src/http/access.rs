@@ -10,9 +10,10 @@ use oci::{Digest, Reference, RepositoryName};
 
 use super::connection::{Client, Shared};
 use crate::{
-    cache::Outcome,
+    cache::{Outcome, Served},
     log::{AccessLine, AccessLog, Requested},
     metrics::{ContentType, Metrics, RequestLabels},
+    source::LaneName,
 };
 
 /// Where lines and counts go.
@@ -57,7 +58,9 @@ pub(super) struct Line {
     pub(super) reference: Option<Reference>,
     pub(super) digest: Option<Digest>,
     pub(super) registry: Option<Arc<str>>,
-    pub(super) outcome: Option<Outcome>,
+    outcome: Option<Outcome>,
+    /// The lane that the registry answered by.
+    lane: Option<LaneName>,
     pub(super) status: StatusCode,
     pub(super) error: Option<String>,
     /// The request as sent, where somebody wants to read that.
@@ -86,6 +89,7 @@ impl Line {
             digest: None,
             registry: None,
             outcome: None,
+            lane: None,
             status: StatusCode::OK,
             error: None,
             head: None,
@@ -102,6 +106,12 @@ impl Line {
             let referer = request.headers().get(header::REFERER).cloned();
             self.head = Some(Head { uri: request.uri().clone(), version: request.version(), referer });
         }
+    }
+
+    /// Notes how the cache answered.
+    pub(super) fn served<T>(&mut self, served: &Served<T>) {
+        self.outcome = Some(served.outcome);
+        self.lane.clone_from(&served.lane);
     }
 
     /// Counts bytes of the body, and notes whether they are the last.
@@ -168,6 +178,7 @@ impl Line {
             bytes: self.sent_bytes,
             outcome: self.outcome.map(Outcome::as_str),
             upstream: self.registry.as_deref().filter(|_| asked),
+            lane: self.lane.as_deref().filter(|_| asked),
             error: self.error.as_deref(),
             duration,
             client: self.client.address,

@@ -35,6 +35,7 @@ pub(super) async fn serve(
     let known = already_has(pull.headers, digest);
     let (mut response, outcome, warning) = if pull.is_head() || known {
         let served = cache.blob_size(origin, digest).await.map_err(failed)?;
+        line.served(&served);
         let mut response = respond::head(
             StatusCode::OK,
             OCTET_STREAM,
@@ -51,10 +52,9 @@ pub(super) async fn serve(
     } else {
         let served = cache.blob(origin, digest).await.map_err(failed)?;
         line.digest = Some(*digest);
-        line.outcome = Some(served.outcome);
+        line.served(&served);
         (selected(pull, digest, &served.content)?, served.outcome, served.warning)
     };
-    line.outcome = Some(outcome);
     line.digest = Some(*digest);
     let headers = response.headers_mut();
     respond::name(headers, digest);

@@ -233,15 +233,15 @@ impl Pulls {
         line: &mut Line,
     ) -> Answer {
         let failed = |error| refusal(About::Manifest, &error);
-        let (descriptor, bytes, outcome, warning) = if pull.is_head() {
+        let served = if pull.is_head() {
             let served = self.cache.manifest_descriptor(origin, reference).await.map_err(failed)?;
-            (served.content, Bytes::new(), served.outcome, served.warning)
+            served.map(|descriptor| (descriptor, Bytes::new()))
         } else {
-            let Served { content, outcome, warning } =
-                self.cache.manifest(origin, reference).await.map_err(failed)?;
-            (content.descriptor, content.bytes, outcome, warning)
+            let served = self.cache.manifest(origin, reference).await.map_err(failed)?;
+            served.map(|manifest| (manifest.descriptor, manifest.bytes))
         };
-        line.outcome = Some(outcome);
+        line.served(&served);
+        let Served { content: (descriptor, bytes), outcome, warning, .. } = served;
         line.digest = Some(descriptor.digest);
         let mut response = if already_has(pull.headers, &descriptor.digest) {
             respond::not_modified(&descriptor.digest)
@@ -262,7 +262,7 @@ impl Pulls {
     ) -> Answer {
         let served =
             self.cache.tags(origin, page).await.map_err(|error| refusal(About::Repository, &error))?;
-        line.outcome = Some(served.outcome);
+        line.served(&served);
         let body = serde_json::json!({ "name": asked_as.as_str(), "tags": served.content.tags });
         let mut response = respond::bytes(respond::JSON, Bytes::from(body.to_string()), pull.is_head());
         if let Some(link) = next_link(pull, &served.content) {
@@ -282,7 +282,7 @@ impl Pulls {
     ) -> Answer {
         let served = self.cache.referrers(origin, digest, artifact_type).await;
         let served = served.map_err(|error| refusal(About::Referrers, &error))?;
-        line.outcome = Some(served.outcome);
+        line.served(&served);
         let mut response = respond::bytes(respond::OCI_INDEX, served.content.index, pull.is_head());
         if served.content.filtered {
             let applied = HeaderValue::from_static("artifactType");

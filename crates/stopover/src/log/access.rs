@@ -35,6 +35,8 @@ pub struct AccessLine<'a> {
     pub outcome: Option<&'a str>,
     /// The registry that was asked, if one was.
     pub upstream: Option<&'a str>,
+    /// The lane that it answered by: an account and a way out, by their names in the configuration.
+    pub lane: Option<&'a str>,
     /// Why it failed, for people; no secret and no signed URL.
     pub error: Option<&'a str>,
     /// The time from the request to the last byte.
@@ -115,7 +117,7 @@ fn write(out: &mut Vec<u8>, form: &Form, access: &AccessLine<'_>) {
     }
     line.number("status", access.status.into());
     line.number("bytes", access.bytes);
-    for (key, value) in [("outcome", access.outcome), ("upstream", access.upstream)] {
+    for (key, value) in [("outcome", access.outcome), ("upstream", access.upstream), ("lane", access.lane)] {
         if let Some(value) = value {
             line.text(key, value);
         }
@@ -157,6 +159,7 @@ mod tests {
         bytes: 1_853,
         outcome: Some("hit"),
         upstream: None,
+        lane: None,
         error: None,
         duration: Duration::from_micros(12_345),
         client: Some(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 40_000)),
@@ -191,10 +194,11 @@ mod tests {
 
     #[test]
     fn a_fill_is_one_object_of_json() {
-        let fill = AccessLine { outcome: Some("filled"), upstream: Some("docker.io"), ..PULL };
+        let (outcome, upstream) = (Some("filled"), Some("docker.io"));
+        let fill = AccessLine { outcome, upstream, lane: Some("ann via office"), ..PULL };
         let want = "\"level\":\"info\",\"msg\":\"response completed\",\"method\":\"GET\",\"repository\":\"library/alpine\",\
                     \"reference\":\"3.20\",\"digest\":\"sha256:ab\",\"status\":200,\"bytes\":1853,\"outcome\":\"filled\",\
-                    \"upstream\":\"docker.io\",\"duration\":0.012,\"client\":\"127.0.0.1:40000\",\
+                    \"upstream\":\"docker.io\",\"lane\":\"ann via office\",\"duration\":0.012,\"client\":\"127.0.0.1:40000\",\
                     \"user_agent\":\"docker/28.0 go/1.24 \\\"x\\\"\",\"request_id\":\"7f-1\"}\n";
         assert_eq!(written(Style::Json, &fill), want);
         assert!(serde_json::from_str::<serde_json::Value>(&format!("{{{want}")).is_ok());

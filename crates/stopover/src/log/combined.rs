@@ -70,6 +70,7 @@ mod tests {
             bytes: 1_853,
             outcome: Some("hit"),
             upstream: None,
+            lane: None,
             error: None,
             duration: Duration::ZERO,
             client: Some("[::ffff:10.0.0.7]:40000".parse().unwrap()),

@@ -157,6 +157,7 @@ impl Filler {
         let bound = fill.bound_after(self.position);
         let opened =
             fill.origin.source.blob(&fill.origin.repository, &fill.digest, self.position, bound).await?;
+        fill.comes_by(opened.lane);
         self.learn_size(opened.size)?;
         let Some(skip) = self.position.checked_sub(opened.start) else {
             return Err(self.wrong("the registry sent another range than was asked for").into());
