@@ -98,7 +98,9 @@ pub(super) fn error(refusal: &Refusal, request_id: u64, is_head: bool) -> Respon
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, value(&id));
     if let Some(retry_after) = refusal.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(retry_after.as_secs().max(1)));
+        // Rounded up: whoever comes back at the second that is named must not be early.
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     if let Some(challenge) = &refusal.challenge {
         headers.insert(header::WWW_AUTHENTICATE, challenge.clone());
