@@ -27,8 +27,10 @@ use crate::{
     health::Health,
     listen::{Listener, Stream},
     metrics::Metrics,
+    quota::{self, Document},
 };
 
+mod api;
 mod debug;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,28 +47,32 @@ Stopover, the operator's port
 /livez    200 while the process answers
 /readyz   200 while it takes pulls, also with the registry down; 503 while it starts, stops or is down by hand
 
+/api/v1/quota       what is left of each registry's pull limit, as JSON; `stopover quota` shows it as a table
+
 /debug/health       {} while it answers pulls; POST to /debug/health/down or /up to have it answer 503, or not
 /debug/vars         registry:2's counters
 ";
 
 /// What the answers are made of.
-struct Admin {
-    metrics: Arc<Metrics>,
+pub struct Admin {
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Where the metrics are besides `/metrics`.
-    metrics_path: String,
-    health: Arc<Health>,
-    ready: Box<dyn Fn() -> bool + Send + Sync>,
+    pub metrics_path: String,
+    /// Whether the operator has taken the mirror out of service.
+    pub health: Arc<Health>,
+    /// Says whether pulls are taken now.
+    pub ready: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Says what is left of each registry's pull limit.
+    pub quota: Box<dyn Fn() -> Document + Send + Sync>,
 }
 
-/// Answers on `listener` until `shutdown` completes, and little longer. `ready` says whether pulls are taken now.
+/// Answers on `listener` until `shutdown` completes, and little longer.
 ///
 /// Fails where the listener does.
 pub async fn serve(
     listener: impl axum::serve::Listener<Addr: Debug>,
-    metrics: Arc<Metrics>,
-    metrics_path: String,
-    health: Arc<Health>,
-    ready: impl Fn() -> bool + Send + Sync + 'static,
+    admin: Admin,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = Router::new()
@@ -74,12 +80,13 @@ pub async fn serve(
         .route("/livez", get("ok\n"))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
+        .route(quota::PATH, get(api::quota))
         .route("/debug/health", get(debug::health))
         .route("/debug/health/down", post(debug::down))
         .route("/debug/health/up", post(debug::up))
         .route("/debug/vars", get(debug::vars))
         .fallback(debug::others)
-        .with_state(Arc::new(Admin { metrics, metrics_path, health, ready: Box::new(ready) }));
+        .with_state(Arc::new(admin));
     let (stopping, stopped) = tokio::sync::oneshot::channel();
     let shutdown = async move {
         shutdown.await;
@@ -195,14 +202,14 @@ mod tests {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
         let addr = listener.local_addr().unwrap();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let server = runtime.spawn(serve(
-            listener,
-            Metrics::new(),
-            "/metrics".to_owned(),
-            Arc::default(),
-            move || ready.load(Ordering::SeqCst),
-            async move { drop(stopped.await) },
-        ));
+        let admin = Admin {
+            metrics: Metrics::new(),
+            metrics_path: "/metrics".to_owned(),
+            health: Arc::default(),
+            ready: Box::new(move || ready.load(Ordering::SeqCst)),
+            quota: Box::new(Document::default),
+        };
+        let server = runtime.spawn(serve(listener, admin, async move { drop(stopped.await) }));
         test(addr, &is_ready);
         stop.send(()).unwrap();
         runtime.block_on(server).unwrap().unwrap();
@@ -216,6 +223,8 @@ mod tests {
                 ("GET /livez", "200 OK", "ok\n"),
                 ("HEAD /livez", "200 OK", ""),
                 ("GET /readyz", "200 OK", "ready\n"),
+                ("GET /api/v1/quota", "200 OK", "{\n  \"lanes\": []\n}\n"),
+                ("GET /api/v2/quota", "404 Not Found", "not found; / lists what is here\n"),
                 ("GET /v2/", "404 Not Found", "not found; / lists what is here\n"),
                 ("GET /metrics/", "404 Not Found", "not found; / lists what is here\n"),
                 ("POST /livez", "405 Method Not Allowed", ""),

@@ -1,7 +1,8 @@
-//! The command line: `serve`, `check`, `garbage-collect`, `client` and `dev-certificate`.
+//! The command line: `serve`, `check`, `quota`, `garbage-collect`, `client` and `dev-certificate`.
 //!
 //! It promises that a wrong configuration starts nothing and is explained whole, and that the log is written out before
-//! the process ends. Exit codes: 0 is right, 1 is a wrong configuration or a server that failed, 2 a wrong command line.
+//! the process ends. Exit codes: 0 is right, 1 is a wrong configuration, a server that failed or that cannot be asked, 2 a
+//! wrong command line.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -20,6 +21,7 @@ use crate::{
     config::{self, Config, Loaded, RunAs},
     listen, log,
     metrics::Metrics,
+    quota::{self, Place},
     tls,
 };
 
@@ -52,6 +54,9 @@ Examples:
 
   stopover check /etc/stopover/stopover.toml
       Says what is wrong with a configuration, or what is in force.
+
+  stopover quota
+      What is left of the registries' pull limits; --json for programs.
 
   stopover client containerd --mirror http://mirror.example:5000
       What a client needs for this mirror; --write puts it there, --undo takes it back.
@@ -105,6 +110,21 @@ enum Command {
         /// Print the reference of all keys, docs/configuration.md, instead
         #[arg(long, conflicts_with_all = ["config", "file"])]
         reference: bool,
+    },
+    /// Show what is left of each registry's pull limit, by account and way out
+    ///
+    /// A running instance is asked, at its operator's port. REST is how many manifest GETs are left of LIMIT, USED how many
+    /// this instance made in that window; what nobody knows yet is `-`. A lane is open, spent, resting (the registry wants
+    /// the way out left alone for a while) or logged out. docs/quota.md says what the lanes are and what helps.
+    Quota {
+        #[command(flatten)]
+        file: FileArgument,
+        /// Where to ask, instead of the configuration's `admin.addr`: HOST:PORT or unix:/PATH
+        #[arg(long, value_name = "ADDR")]
+        admin: Option<String>,
+        /// Print what the instance answers, a document of JSON, instead of a table
+        #[arg(long)]
+        json: bool,
     },
     /// Make a certificate for the pull port, signed by an authority of your own that is made with it
     ///
@@ -183,6 +203,12 @@ pub fn run() -> ExitCode {
             print(&config::reference());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Quota { file, admin, json } => {
+            quota(admin.as_deref(), || load(file.path(), run_as)).map(|answer| {
+                print(&if json { answer.text } else { quota::table(&answer.document) });
+                ExitCode::SUCCESS
+            })
+        }
         Command::Client(arguments) => {
             let config = load(arguments.config(), run_as).map(|loaded| loaded.config);
             client::run(&arguments, config, &print).map(|()| ExitCode::SUCCESS)
@@ -227,6 +253,26 @@ fn check(file: Option<&Path>, run_as: RunAs) -> Result<String, String> {
     let read = file.map_or("no file".to_owned(), |file| file.display().to_string());
     let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
     Ok(format!("ok: read {read} and the environment\n{warnings}\n{}", config.effective()))
+}
+
+/// Returns what a running instance says is left of the pull limits. The configuration is read only where nobody says
+/// where that instance is.
+fn quota(
+    admin: Option<&str>,
+    load: impl FnOnce() -> Result<Loaded, String>,
+) -> Result<quota::Answer, String> {
+    let place = match admin {
+        Some(admin) => Place::parse(admin),
+        None => Place::of(load()?.config.admin.addr.as_ref()),
+    };
+    let failed = |error: &dyn std::fmt::Display| format!("stopover: {error}");
+    let place = place.map_err(|error| failed(&error))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| failed(&error))?;
+    let answer = runtime.block_on(quota::ask(&place));
+    // A name that is being looked up is left to itself.
+    runtime.shutdown_background();
+    answer.map_err(|error| failed(&error))
 }
 
 /// Makes a certificate and returns how to use it.

@@ -88,7 +88,7 @@ impl Server {
     pub fn new(
         health: Arc<Health>,
         access: Access,
-        route: Route,
+        route: Arc<Route>,
         cache: Cache,
         log: AccessLog,
         metrics: Arc<Metrics>,

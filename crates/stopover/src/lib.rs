@@ -26,6 +26,7 @@ pub mod index;
 pub mod listen;
 pub mod log;
 pub mod metrics;
+pub mod quota;
 pub mod route;
 pub mod server;
 pub mod source;

@@ -16,14 +16,14 @@ mod tests;
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use oci::RepositoryName;
 
 pub use self::{on_demand::OnDemand, open::is_public_host};
-use crate::source::{Freshness, Origin, Source};
+use crate::source::{Freshness, LaneReport, Origin, Source};
 
 /// A host's name at most (RFC 1035), and a port.
 const NAMED_BYTES_MAX: usize = 253 + 6;
@@ -192,6 +192,22 @@ impl Route {
                 .unwrap_or_else(|| (Arc::clone(&self.default), name)),
         };
         self.origin_at(&mirrored, &name)
+    }
+
+    /// Returns how things stand with each lane to each registry: the default one, then the others by name, those among
+    /// them that were made on demand.
+    pub fn lanes(&self) -> Vec<(Arc<str>, Vec<LaneReport>)> {
+        let made = self.on_demand.iter().flat_map(OnDemand::made);
+        let mut others: BTreeMap<Arc<str>, Arc<Mirrored>> = self
+            .by_name
+            .values()
+            .cloned()
+            .chain(made)
+            .map(|mirrored| (Arc::clone(&mirrored.registry), mirrored))
+            .collect();
+        others.remove(&self.default.registry);
+        let all = [&self.default].into_iter().chain(others.values());
+        all.map(|mirrored| (Arc::clone(&mirrored.registry), mirrored.source.lanes())).collect()
     }
 
     /// Returns whether `ns` says which registry is meant, so that the answer is to repeat it.

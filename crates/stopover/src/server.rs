@@ -7,6 +7,7 @@
 mod ways_out;
 
 use std::{
+    collections::HashSet,
     io,
     sync::{
         Arc,
@@ -24,7 +25,7 @@ use tokio::{
 use self::ways_out::{Bandwidths, WaysOut};
 use crate::{
     access::{Access, FileError},
-    admin,
+    admin::{self, Admin},
     cache::Cache,
     clock::Clock,
     config::{self, Address, Config, WellKnown},
@@ -35,6 +36,7 @@ use crate::{
     listen::Passed,
     log::AccessLog,
     metrics::Metrics,
+    quota,
     route::{Mirrored, OnDemand, Registries, Route, is_public_host},
     source::Freshness,
     store::{FsStore, OpenError},
@@ -120,14 +122,14 @@ pub async fn serve(
     let index = Index::open(&config.storage.root, clock.clone()).map_err(ServeError::Index)?;
     let cache =
         Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
-    let route = route_to_upstreams(&config, &metrics, &clock)?;
+    let route = Arc::new(route_to_upstreams(&config, &metrics, &clock)?);
     let access = Access::new(&config.access, clock.clone(), Arc::clone(&metrics))?;
     let mut watching = vec![tokio::spawn(access.watch())];
     let health = Arc::new(Health::default());
     let server = http::Server::new(
         Arc::clone(&health),
         access,
-        route,
+        Arc::clone(&route),
         cache.clone(),
         log,
         Arc::clone(&metrics),
@@ -138,10 +140,15 @@ pub async fn serve(
     let (stop, stopped) = watch::channel(false);
     if let Some(listener) = admin {
         tracing::info!(address = %listener.address(), "the operator's port listens");
-        let (ready, metrics, path) =
-            (Arc::clone(&ready), Arc::clone(&metrics), config.admin.metrics_path.clone());
-        let ready = move || ready.load(Ordering::Relaxed);
-        tokio::spawn(admin::serve(listener, metrics, path, health, ready, told(stopped)));
+        let ready = Arc::clone(&ready);
+        let admin = Admin {
+            metrics: Arc::clone(&metrics),
+            metrics_path: config.admin.metrics_path.clone(),
+            health,
+            ready: Box::new(move || ready.load(Ordering::Relaxed)),
+            quota: Box::new(what_is_left(&config, route)),
+        };
+        tokio::spawn(admin::serve(listener, admin, told(stopped)));
     }
     let housekeeping = keep_house(&cache, &config);
     watching.extend(certificates.clone().map(|certificates| tokio::spawn(certificates.watch())));
@@ -216,6 +223,14 @@ fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) ->
     }
     let registries = Registries { default, others, on_demand, prefix: config.http.prefix.clone() };
     Ok(Route::new(registries, freshness(config)))
+}
+
+/// Returns what tells how much is left of the pull limits: of the registries that are configured, and of those that were
+/// asked.
+fn what_is_left(config: &Config, route: Arc<Route>) -> impl Fn() -> quota::Document + use<> {
+    let configured = config.upstreams.iter().chain([&config.upstream]);
+    let configured: HashSet<String> = configured.map(|upstream| upstream.registry.clone()).collect();
+    move || quota::Document::of(route.lanes(), |registry| configured.contains(registry))
 }
 
 fn freshness(config: &Config) -> Freshness {

@@ -37,11 +37,12 @@ const PLAN: &Plan = &[
     ("cache", &["clock", "flight", "index", "metrics", "oci", "source", "store"]),
     ("collect", &["clock", "index", "oci", "store"]),
     ("http", &["access", "cache", "health", "listen", "log", "metrics", "oci", "route", "source", "tls"]),
-    ("admin", &["config", "health", "listen", "metrics"]),
+    ("quota", &["config", "source"]),
+    ("admin", &["config", "health", "listen", "metrics", "quota"]),
     ("tls", &["config", "metrics"]),
     ("server", &[EVERYTHING]),
     ("client", &["config", "tls"]),
-    ("cli", &["client", "collect", "config", "listen", "log", "metrics", "server", "tls"]),
+    ("cli", &["client", "collect", "config", "listen", "log", "metrics", "quota", "server", "tls"]),
 ];
 
 /// Lines of a file at most; well before that it holds two things.

@@ -36,7 +36,7 @@ const HEAD_WITHIN: Duration = Duration::from_secs(28);
 pub(super) struct Pulls {
     health: Arc<Health>,
     access: Access,
-    route: Route,
+    route: Arc<Route>,
     pub(super) cache: Cache,
     accounts: Arc<Accounts>,
     requests: AtomicU64,
@@ -77,7 +77,7 @@ impl Pulls {
     pub(super) fn new(
         health: Arc<Health>,
         access: Access,
-        route: Route,
+        route: Arc<Route>,
         cache: Cache,
         accounts: Arc<Accounts>,
     ) -> Self {

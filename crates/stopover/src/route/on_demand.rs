@@ -48,6 +48,12 @@ impl OnDemand {
         (self.answers)(name)
     }
 
+    /// Returns the registries that were made and are kept.
+    pub(super) fn made(&self) -> Vec<Arc<Mirrored>> {
+        let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.by_name.values().map(|kept| Arc::clone(&kept.mirrored)).collect()
+    }
+
     /// Returns the registry of this name, made if need be.
     pub(super) fn find(&self, name: &str) -> Option<Arc<Mirrored>> {
         if !self.answers(name) {

@@ -375,3 +375,12 @@ fn registries_made_on_demand_are_bounded_and_the_oldest_makes_room() {
     }
     assert_eq!(*made.lock().unwrap(), ["a.io", "b.io", "c.io", "d.io", "b.io"], "a was named after b");
 }
+
+#[test]
+fn every_registry_is_listed_once_the_default_first_and_those_made_on_demand_among_them() {
+    let route = route();
+    let listed = || route.lanes().into_iter().map(|(registry, _)| registry.to_string()).collect::<Vec<_>>();
+    assert_eq!(listed(), ["docker.io", "ghcr.io", "lab.example:5000", "registry"]);
+    asked(&route, "/v2/org/app/manifests/latest", Some("ns=eu-docker.pkg.dev")).unwrap();
+    assert_eq!(listed(), ["docker.io", "eu-docker.pkg.dev", "ghcr.io", "lab.example:5000", "registry"]);
+}

@@ -35,6 +35,7 @@ mod private_registries;
 mod promises;
 mod quirks;
 mod quota;
+mod quota_shown;
 mod ranges;
 mod redirects;
 mod registries;
