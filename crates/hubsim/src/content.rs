@@ -17,6 +17,8 @@ pub(crate) struct Content {
     manifests: HashMap<String, Arc<StoredManifest>>,
     repositories: BTreeMap<String, Repository>,
     accounts: HashMap<String, String>,
+    /// Whose each identity token is.
+    identity_tokens: HashMap<String, String>,
 }
 
 /// A manifest as it was pushed.
@@ -114,6 +116,15 @@ impl Content {
 
     pub(crate) fn add_account(&mut self, user: &str, password: &str) {
         self.accounts.insert(user.to_owned(), password.to_owned());
+    }
+
+    pub(crate) fn add_identity_token(&mut self, user: &str, token: &str) {
+        self.identity_tokens.insert(token.to_owned(), user.to_owned());
+    }
+
+    /// Returns whose identity token it is.
+    pub(crate) fn user_of(&self, identity_token: &str) -> Option<String> {
+        self.identity_tokens.get(identity_token).cloned()
     }
 
     /// Whether the password is the account's.

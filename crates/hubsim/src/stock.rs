@@ -107,6 +107,11 @@ impl Hub {
         self.state.content_mut().add_account(user, password);
     }
 
+    /// Gives an account a token that stands for its password where tokens are granted (OAuth 2's `refresh_token`).
+    pub fn add_identity_token(&self, user: &str, token: &str) {
+        self.state.content_mut().add_identity_token(user, token);
+    }
+
     /// Makes a repository private: every account may read it, and nobody else.
     pub fn make_private(&self, repository: &str) {
         self.state.content_mut().make_private(repository);

@@ -130,12 +130,18 @@ fn login(
         let user = text::value(pairs, "username")?.to_owned();
         Some((user, text::value(pairs, "password").unwrap_or("").to_owned()))
     };
+    let wrong = || answer::json(exchange, 401, &json!({ "details": "incorrect username or password" }));
+    if is_form && text::value(pairs, "grant_type") == Some("refresh_token") {
+        let named = text::value(pairs, "client_id").is_some() && text::value(pairs, "service").is_some();
+        let token = text::value(pairs, "refresh_token").filter(|_| named).unwrap_or_default();
+        return exchange.state.content().user_of(token).map(Some).ok_or_else(wrong);
+    }
     let by_header = answer::text(headers, header::AUTHORIZATION);
     let credentials = if is_form { by_form() } else { by_header.and_then(text::basic) };
     match credentials {
         Some((user, password)) if exchange.state.content().knows(&user, &password) => Ok(Some(user)),
         None if by_header.is_none() => Ok(None),
-        _ => Err(answer::json(exchange, 401, &json!({ "details": "incorrect username or password" }))),
+        _ => Err(wrong()),
     }
 }
 
