@@ -29,7 +29,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{Request, Response, StatusCode, Uri, header::PROXY_AUTHORIZATION};
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::{
     client::legacy::{Client, connect::HttpInfo},
@@ -130,9 +130,9 @@ pub struct WayOut {
 
 /// One way out.
 pub struct Egress {
-    home: Client<Connector, Empty<Bytes>>,
-    named: Client<Connector, Empty<Bytes>>,
-    public: Client<Connector, Empty<Bytes>>,
+    home: Client<Connector, Full<Bytes>>,
+    named: Client<Connector, Full<Bytes>>,
+    public: Client<Connector, Full<Bytes>>,
     proxies: Arc<Chosen>,
     bandwidth: Option<Arc<Bandwidth>>,
     load: AtomicUsize,
@@ -172,7 +172,7 @@ impl Egress {
     /// Sends a request and returns the head of the answer with the body still on its way. Fails at `deadline`.
     pub async fn send(
         &self,
-        mut request: Request<Empty<Bytes>>,
+        mut request: Request<Full<Bytes>>,
         reach: Reach,
         deadline: Instant,
     ) -> Result<Response<Incoming>, EgressError> {

@@ -13,6 +13,7 @@
 mod account;
 mod blob;
 mod breaker;
+mod docker_config;
 mod failure;
 mod gate;
 mod helper;
@@ -29,6 +30,7 @@ mod send;
 mod tests;
 mod token;
 mod token_service;
+mod watched;
 
 use std::{
     borrow::Cow,
@@ -49,7 +51,7 @@ use tokio::time::Instant;
 
 pub use self::mirrors::source;
 use self::{
-    account::Account,
+    account::{ANONYMOUS, Account, NoProgram},
     breaker::Fuse,
     failure::{Failure, of_status},
     gate::{Home, Site},
@@ -106,10 +108,15 @@ pub enum OptionsError {
     Tls(#[from] TlsError),
     /// A program that gives the account.
     #[error(
-        "upstream.credential_helper: found {0:?}, expected the path of a program, or the name of one in PATH, with or \
-         without docker-credential- before it"
+        "upstream.{key}: found {program:?}, expected the path of a program, or the name of one in PATH, with or without \
+         docker-credential- before it"
     )]
-    CredentialHelper(String),
+    CredentialHelper {
+        /// The key that names it.
+        key: String,
+        /// What it names.
+        program: String,
+    },
 }
 
 impl Upstream {
@@ -127,8 +134,10 @@ impl Upstream {
         let site = site.ok_or_else(|| OptionsError::Url(options.url.clone()))?;
         let realms = options.known_realms().iter().copied().chain(options.realms.iter().map(String::as_str));
         let home = Arc::new(Home::new(site, realms).map_err(OptionsError::Realm)?);
-        let account = Account::of(options, &clock).map_err(OptionsError::CredentialHelper)?;
-        let account_label = Account::label(account.as_ref()).to_owned();
+        let accounts = Account::all_of(options, &clock)
+            .map_err(|NoProgram { key, program }| OptionsError::CredentialHelper { key, program })?;
+        let account = accounts.into_iter().find(|account| account.repositories.is_empty());
+        let account_label = account.as_ref().map_or(ANONYMOUS, |account| &account.name).to_owned();
         let tokens = Arc::new(Tokens {
             registry: Arc::clone(&registry),
             home: Arc::clone(&home),

@@ -37,8 +37,8 @@ async fn read_head(stream: &mut TcpStream) -> String {
     String::from_utf8(head).expect("heads are ASCII")
 }
 
-fn request(url: &str) -> Request<Empty<Bytes>> {
-    Request::get(url).body(Empty::new()).expect("a URL")
+fn request(url: &str) -> Request<Full<Bytes>> {
+    Request::get(url).body(Full::default()).expect("a URL")
 }
 
 fn egress(proxies: Proxies) -> Arc<Egress> {

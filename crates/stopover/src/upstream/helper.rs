@@ -13,7 +13,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::HeaderValue;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::{
@@ -22,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{account::basic, token::locked};
+use super::{account::Proof, token::locked};
 use crate::{clock::Clock, flight::Flights};
 
 /// How long the program may take.
@@ -34,9 +33,7 @@ const COMPLAINT_CHARS_MAX: usize = 256;
 /// How long a failure is believed, so that a burst of pulls is one run.
 const FAILED_FOR: Duration = Duration::from_secs(5);
 /// What begins the names of Docker's helpers, which configurations leave out.
-const HELPERS: &str = "docker-credential-";
-/// The user by which a helper says that its secret is an identity token.
-const TOKEN_USER: &str = "<token>";
+pub(super) const PREFIX: &str = "docker-credential-";
 
 /// The program, and what it gave.
 pub(super) struct Helper {
@@ -47,12 +44,12 @@ pub(super) struct Helper {
     lifetime: Option<Duration>,
     clock: Clock,
     state: Mutex<State>,
-    flights: Arc<Flights<(), Option<HeaderValue>>>,
+    flights: Arc<Flights<(), Option<Proof>>>,
 }
 
 #[derive(Default)]
 struct State {
-    given: Option<(HeaderValue, Instant)>,
+    given: Option<(Proof, Instant)>,
     failed: Option<Instant>,
 }
 
@@ -77,8 +74,8 @@ impl Helper {
         Some(Arc::new(Self { program, server, lifetime, clock, state, flights }))
     }
 
-    /// Returns the account as a header; `None` where the program gives none.
-    pub(super) async fn account(self: &Arc<Self>) -> Option<HeaderValue> {
+    /// Returns what proves the account; `None` where the program gives none.
+    pub(super) async fn account(self: &Arc<Self>) -> Option<Proof> {
         let now = self.clock.now();
         {
             let state = locked(&self.state);
@@ -86,8 +83,8 @@ impl Helper {
                 self.lifetime.is_none_or(|lifetime| now.saturating_duration_since(*at) < lifetime)
             };
             let rests = state.failed.is_some_and(|at| now < at + FAILED_FOR);
-            if let Some((header, _)) = state.given.as_ref().filter(|(_, at)| rests || is_fresh(at)) {
-                return Some(header.clone());
+            if let Some((proof, _)) = state.given.as_ref().filter(|(_, at)| rests || is_fresh(at)) {
+                return Some(proof.clone());
             }
             if rests {
                 return None;
@@ -99,10 +96,10 @@ impl Helper {
     }
 
     /// Forgets an account that was refused; returns whether another may come in its stead.
-    pub(super) fn refused(&self, header: &HeaderValue) -> bool {
+    pub(super) fn refused(&self, proof: &Proof) -> bool {
         let mut state = locked(&self.state);
         let now = self.clock.now();
-        let was_given = state.given.as_ref().filter(|(given, _)| given == header).map(|(_, at)| *at);
+        let was_given = state.given.as_ref().filter(|(given, _)| given == proof).map(|(_, at)| *at);
         // What has just been given is not asked for again at once: the program has nothing better.
         let is_old = was_given.is_some_and(|at| now > at + FAILED_FOR);
         if is_old {
@@ -111,12 +108,12 @@ impl Helper {
         is_old
     }
 
-    async fn ask(&self) -> Option<HeaderValue> {
+    async fn ask(&self) -> Option<Proof> {
         let given = self.run().await;
         let now = self.clock.now();
         let mut state = locked(&self.state);
         match given {
-            Ok(header) => *state = State { given: Some((header, now)), failed: None },
+            Ok(proof) => *state = State { given: Some((proof, now)), failed: None },
             Err(error) => {
                 state.failed = Some(now);
                 let goes_on =
@@ -124,10 +121,10 @@ impl Helper {
                 tracing::error!(program = %self.program.display(), error, goes_on, "the credential helper gave no account");
             }
         }
-        state.given.as_ref().map(|(header, _)| header.clone())
+        state.given.as_ref().map(|(proof, _)| proof.clone())
     }
 
-    async fn run(&self) -> Result<HeaderValue, String> {
+    async fn run(&self) -> Result<Proof, String> {
         let mut child = Command::new(&self.program)
             .arg("get")
             .stdin(Stdio::piped())
@@ -192,17 +189,10 @@ async fn read(from: Option<impl AsyncRead + Unpin>) -> Option<Vec<u8>> {
 }
 
 /// Returns the account that the program gave. No part of it stands in the error.
-fn account(output: &[u8]) -> Result<HeaderValue, String> {
+fn account(output: &[u8]) -> Result<Proof, String> {
     let given: Given = serde_json::from_slice(output)
         .map_err(|_| "it said something else than a JSON object with Username and Secret".to_owned())?;
-    match given.username.as_str() {
-        TOKEN_USER => Err("it gave an identity token, expected a user and a password".to_owned()),
-        user if user.is_empty() || given.secret.is_empty() => {
-            Err("it gave an empty user or password".to_owned())
-        }
-        user if user.contains(':') => Err("it gave a user with a colon in its name".to_owned()),
-        user => Ok(basic(user, &given.secret)),
-    }
+    Proof::of_pair(&given.username, &given.secret).map_err(|what| format!("it gave {what}"))
 }
 
 /// Returns a complaint as the end of a message, on one line.
@@ -218,7 +208,7 @@ fn find(name: &str, folders: &std::ffi::OsStr) -> Option<PathBuf> {
     if name.contains('/') {
         return Some(PathBuf::from(name)).filter(|path| is_program(path));
     }
-    let names = [name.to_owned(), format!("{HELPERS}{name}")];
+    let names = [name.to_owned(), format!("{PREFIX}{name}")];
     let paths = names.iter().flat_map(|name| env::split_paths(folders).map(move |folder| folder.join(name)));
     paths.into_iter().find(|path| path.is_absolute() && is_program(path))
 }
@@ -259,7 +249,6 @@ mod tests {
             format!(r#"echo '{{"ServerURL":"x","Username":"{user}","Secret":"{secret}"}}'"#)
         };
         for (n, (text, want)) in [
-            (give("<token>", "hunter2"), "it gave an identity token"),
             (give("ann", ""), "it gave an empty user or password"),
             (give("hun:ter2", "hunter2"), "it gave a user with a colon"),
             ("echo hunter2".to_owned(), "it said something else"),

@@ -1,6 +1,7 @@
 //! The language of token services: what a challenge asks for, the request for a token, and the answer. Pure.
 //!
-//! <https://distribution.github.io/distribution/spec/auth/token/>; GET alone, since some services know no POST.
+//! <https://distribution.github.io/distribution/spec/auth/token/>: GET, since some services know no POST; but POST with an
+//! identity token, which only OAuth 2 has a place for (<https://distribution.github.io/distribution/spec/auth/oauth/>).
 
 use std::{fmt::Write, time::Duration};
 
@@ -8,13 +9,17 @@ use http::{HeaderMap, HeaderValue, Uri, header::WWW_AUTHENTICATE};
 use oci::{Challenge, RepositoryName, Scheme, parse_challenges};
 use serde::Deserialize;
 
-use crate::egress::Reach;
+use super::account::bearer;
+use crate::{config::Secret, egress::Reach};
 
 /// Bounds of how long a token is used, whatever its service says. The specification has 60 s for the least.
 const LIFETIME_MIN: Duration = Duration::from_secs(60);
 const LIFETIME_MAX: Duration = Duration::from_secs(3600);
 /// The largest answer that is read, in bytes; tokens of Hub have up to 4 KB.
 pub(super) const TOKEN_BYTES_MAX: usize = 64 << 10;
+
+/// What we call ourselves to OAuth 2.
+const CLIENT: &str = "stopover";
 
 /// A token to ask for; the same for all who want the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,18 +37,36 @@ pub(super) struct Want {
 impl Want {
     /// Returns the URL to ask.
     pub(super) fn url(&self) -> Option<Uri> {
-        let mut url = self.realm.split('#').next().unwrap_or_default().to_owned();
-        let mut separator = if url.contains('?') { '&' } else { '?' };
-        for (name, value) in [("service", self.service.as_deref()), ("scope", Some(self.scope.as_str()))] {
-            let Some(value) = value else { continue };
-            url.push(separator);
-            url.push_str(name);
-            url.push('=');
-            encode_into(&mut url, value);
-            separator = '&';
-        }
-        url.parse().ok()
+        let realm = self.realm_alone();
+        let separator = if realm.contains('?') { '&' } else { '?' };
+        let asked = pairs(&[("service", self.service.as_deref()), ("scope", Some(&self.scope))]);
+        format!("{realm}{separator}{asked}").parse().ok()
     }
+
+    /// Returns the URL to send [`Want::form`] to.
+    pub(super) fn form_url(&self) -> Option<Uri> {
+        self.realm_alone().parse().ok()
+    }
+
+    /// Returns the form that asks for the token with an identity token.
+    pub(super) fn form(&self, identity_token: &Secret) -> String {
+        pairs(&[
+            ("grant_type", Some("refresh_token")),
+            ("service", self.service.as_deref()),
+            ("client_id", Some(CLIENT)),
+            ("scope", Some(&self.scope)),
+            ("refresh_token", Some(identity_token.expose())),
+        ])
+    }
+
+    fn realm_alone(&self) -> &str {
+        self.realm.split('#').next().unwrap_or_default()
+    }
+}
+
+/// Returns the repository that a scope for pulling is for.
+pub(super) fn repository_of(scope: &str) -> Option<RepositoryName> {
+    scope.strip_prefix("repository:")?.rsplit_once(':')?.0.parse().ok()
 }
 
 /// Returns the scope in which a repository may be pulled from.
@@ -51,15 +74,23 @@ pub(super) fn pull_scope(repository: &RepositoryName) -> String {
     format!("repository:{repository}:pull")
 }
 
-/// Leaves what a query may hold as it is, so that the URL reads as in the documentation of Hub.
-fn encode_into(url: &mut String, value: &str) {
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            write!(url, "%{byte:02X}").expect("writing to a string cannot fail");
+/// Returns a query or a form. Leaves what a query may hold as it is, so that the URL reads as in the documentation of
+/// Hub.
+fn pairs(pairs: &[(&str, Option<&str>)]) -> String {
+    let mut text = String::new();
+    for (name, value) in pairs {
+        let Some(value) = value else { continue };
+        let separator = if text.is_empty() { "" } else { "&" };
+        write!(text, "{separator}{name}=").expect("writing to a string cannot fail");
+        for byte in value.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
+                text.push(char::from(byte));
+            } else {
+                write!(text, "%{byte:02X}").expect("writing to a string cannot fail");
+            }
         }
     }
+    text
 }
 
 /// Returns the challenge to answer: the first Bearer with a realm, else the first Basic.
@@ -84,9 +115,7 @@ struct Sent {
 pub(super) fn read_token(body: &[u8]) -> Option<(HeaderValue, Duration)> {
     let sent: Sent = serde_json::from_slice(body).ok()?;
     let token = [sent.token, sent.access_token].into_iter().flatten().find(|token| !token.is_empty())?;
-    let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
-    header.set_sensitive(true);
-    Some((header, lifetime(sent.expires_in.as_ref())))
+    Some((bearer(&token)?, lifetime(sent.expires_in.as_ref())))
 }
 
 fn lifetime(expires_in: Option<&serde_json::Value>) -> Duration {
@@ -137,6 +166,32 @@ mod tests {
             assert_eq!(want.url().map(|url| url.to_string()).as_deref(), Some(url));
         }
         assert_eq!(want("https://a example/", None, "s").url(), None);
+    }
+
+    #[test]
+    fn an_identity_token_goes_in_a_form_and_not_in_a_url() {
+        let want = want("https://a.example/t?x=1#y", Some("a b"), "repository:acme/app:pull");
+        assert_eq!(want.form_url().map(|url| url.to_string()).as_deref(), Some("https://a.example/t?x=1"));
+        assert_eq!(
+            want.form(&Secret::new("r+f/s=h&\u{e9}")),
+            "grant_type=refresh_token&service=a%20b&client_id=stopover&scope=repository:acme/app:pull\
+             &refresh_token=r%2Bf/s%3Dh%26%C3%A9"
+        );
+    }
+
+    #[test]
+    fn a_scope_names_its_repository() {
+        for (scope, repository) in [
+            ("repository:acme/app:pull", Some("acme/app")),
+            ("repository:acme/app:pull,push", Some("acme/app")),
+            ("repository(plugin):acme/app:pull", None),
+            ("registry:catalog:*", None),
+            ("repository:acme/app", None),
+            ("", None),
+        ] {
+            let found = repository_of(scope);
+            assert_eq!(found.as_ref().map(RepositoryName::as_str), repository, "{scope}");
+        }
     }
 
     #[test]

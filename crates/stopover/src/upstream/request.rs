@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Upstream,
+    account::Proof,
     failure::{Failure, of_status},
     gate::{self, Site},
     pace::NoTurn,
@@ -208,7 +209,7 @@ impl Upstream {
                 continue;
             }
             if let Some(account) = used.as_ref().filter(|used| !used.is_token() && !answered)
-                && self.tokens.account_refused(&account.header)
+                && self.tokens.account_refused(&Proof::Basic(account.header.clone()))
             {
                 spend(response, deadline).await;
                 answered = true;

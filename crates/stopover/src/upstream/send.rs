@@ -7,7 +7,7 @@ use http::{
     HeaderMap, HeaderValue, Request, Response, StatusCode, Uri,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, RANGE, RETRY_AFTER, USER_AGENT},
 };
-use http_body_util::Empty;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -75,7 +75,7 @@ impl Upstream {
         reach: Reach,
         deadline: Instant,
     ) -> Result<Response<Incoming>, EgressError> {
-        let mut request = Request::new(Empty::<Bytes>::new());
+        let mut request = Request::new(Full::<Bytes>::default());
         *request.method_mut() = ask.what.method();
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();

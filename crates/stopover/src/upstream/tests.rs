@@ -1,5 +1,6 @@
 //! The registry client against the stand-in Hub, which counts what it is asked.
 
+mod accounts;
 mod blobs;
 mod manifests;
 mod passes;

@@ -15,7 +15,7 @@ use oci::{Challenge, RepositoryName, Scheme};
 use tokio::time::timeout_at;
 
 use super::{
-    account::Account,
+    account::{Account, Proof},
     breaker::{Fuse, Throttle},
     failure::Failure,
     gate::{self, Home, Site},
@@ -98,10 +98,15 @@ impl Tokens {
         repository: &RepositoryName,
         deadline: tokio::time::Instant,
     ) -> Result<Option<Pass>, Failure> {
+        if let Some(account) = &self.account
+            && let Some(header) = account.registry_token(repository).await
+        {
+            return Ok(Some(Pass { header, want: None }));
+        }
         let way = locked(&self.state.way).clone();
         let (realm, service, reach) = match way {
             None => return Ok(None),
-            Some(Way::Basic) => return Ok(self.basic().await),
+            Some(Way::Basic) => return Ok(self.basic(repository).await),
             Some(Way::Bearer { realm, service, reach }) => (realm, service, reach),
         };
         let odd_scope = locked(&self.state.odd_scopes).get(repository).cloned();
@@ -122,7 +127,7 @@ impl Tokens {
         let Some(realm) = challenge.realm.filter(|_| challenge.scheme == Scheme::Bearer) else {
             *locked(&self.state.way) = Some(Way::Basic);
             let none = || self.lasting(SourceErrorKind::Unauthorized, "the registry wants an account");
-            return self.basic().await.ok_or_else(none);
+            return self.basic(repository).await.ok_or_else(none);
         };
         let usual_scope = pull_scope(repository);
         let scope = challenge.scope.filter(|scope| !scope.is_empty());
@@ -170,12 +175,16 @@ impl Tokens {
     }
 
     /// Hears that the account itself was refused; returns whether another may come in its stead.
-    pub(super) fn account_refused(&self, header: &HeaderValue) -> bool {
-        self.account.as_ref().is_some_and(|account| account.refused(header))
+    pub(super) fn account_refused(&self, proof: &Proof) -> bool {
+        self.account.as_ref().is_some_and(|account| account.refused(proof))
     }
 
-    async fn basic(&self) -> Option<Pass> {
-        Some(Pass { header: self.account.as_ref()?.header().await?, want: None })
+    /// Returns the account as the registry itself takes it, which no identity token is for.
+    async fn basic(&self, repository: &RepositoryName) -> Option<Pass> {
+        match self.account.as_ref()?.proof(Some(repository)).await? {
+            Proof::Basic(header) => Some(Pass { header, want: None }),
+            Proof::IdentityToken(_) => None,
+        }
     }
 
     /// Decides whether a realm may be asked, and how far that may reach.

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderValue, Request, Uri,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, USER_AGENT},
+    HeaderValue, Method, Request, Uri,
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, USER_AGENT},
 };
-use http_body_util::Empty;
+use http_body_util::Full;
 use tokio::time::Instant;
 
 use super::{
+    account::Proof,
     failure::{Failure, of_status},
     gate::{self, Site},
-    realm::{TOKEN_BYTES_MAX, Want, read_token},
+    realm::{TOKEN_BYTES_MAX, Want, read_token, repository_of},
     send::{AGENT, asked_wait, is_plain},
     token::{Tokens, locked},
 };
@@ -25,37 +26,34 @@ const WORD: &str = "token";
 impl Tokens {
     /// Asks the token service, once.
     pub(super) async fn ask(&self, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
-        let account = self.account_for(want).await;
-        let mut answer = self.exchange(want, account.as_ref()).await;
+        let proof = self.proof_for(want).await;
+        let mut answer = self.exchange(want, proof.as_ref()).await;
         let refused = |failure: &Failure| {
             matches!(failure.error.kind, SourceErrorKind::Unauthorized | SourceErrorKind::Denied)
         };
-        if answer.as_ref().is_err_and(refused)
-            && account.is_some_and(|account| self.account_refused(&account))
-        {
-            let account = self.account_for(want).await;
-            answer = self.exchange(want, account.as_ref()).await;
+        if answer.as_ref().is_err_and(refused) && proof.is_some_and(|proof| self.account_refused(&proof)) {
+            let proof = self.proof_for(want).await;
+            answer = self.exchange(want, proof.as_ref()).await;
         }
         let word = answer.as_ref().map_or_else(|failure| failure.error.kind.as_str(), |_| "ok");
         self.metrics.upstream(&self.registry, WORD, word);
         answer
     }
 
-    /// Returns the account, where the request wants it and the gate lets it go there.
-    async fn account_for(&self, want: &Want) -> Option<HeaderValue> {
+    /// Returns what proves the account, where the request wants it and the gate lets it go there.
+    async fn proof_for(&self, want: &Want) -> Option<Proof> {
         let account = self.account.as_ref().filter(|_| want.with_account)?;
-        let may_go = want.url().is_some_and(|url| gate::may_send(&self.home, &url));
-        if may_go { account.header().await } else { None }
+        let may_go = |url: Option<Uri>| url.is_some_and(|url| gate::may_send(&self.home, &url));
+        if !may_go(want.url()) || !may_go(want.form_url()) {
+            return None;
+        }
+        account.proof(repository_of(&want.scope).as_ref()).await
     }
 
-    async fn exchange(
-        &self,
-        want: &Want,
-        account: Option<&HeaderValue>,
-    ) -> Result<(HeaderValue, Duration), Failure> {
+    async fn exchange(&self, want: &Want, proof: Option<&Proof>) -> Result<(HeaderValue, Duration), Failure> {
         let no_url = || self.lasting(SourceErrorKind::BadAnswer, "the URL of the token service is none");
-        let url = want.url().ok_or_else(no_url)?;
-        let what = format!("the request for a token at {}", Site::of(&url).ok_or_else(no_url)?);
+        let request = request(want, proof).ok_or_else(no_url)?;
+        let what = format!("the request for a token at {}", Site::of(request.uri()).ok_or_else(no_url)?);
         let held =
             |kind, wait| self.lasting(kind, format!("{what} waits, since the last failed")).after(Some(wait));
         let admitted = locked(&self.state.throttle).admit(self.clock.now());
@@ -63,7 +61,7 @@ impl Tokens {
         let trial = self.fuse.admit().map_err(|wait| held(SourceErrorKind::Unavailable, wait))?;
 
         let deadline = Instant::now() + self.answer_timeout;
-        let response = match self.egress.send(request(url, account), want.reach, deadline).await {
+        let response = match self.egress.send(request, want.reach, deadline).await {
             Ok(response) => response,
             Err(error) => {
                 trial.failed();
@@ -100,15 +98,23 @@ impl Tokens {
     }
 }
 
-fn request(url: Uri, account: Option<&HeaderValue>) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
-    *request.uri_mut() = url;
+/// Returns the request for a token: a GET, or a form where an identity token goes with it. `None` where there is no URL.
+fn request(want: &Want, proof: Option<&Proof>) -> Option<Request<Full<Bytes>>> {
+    let mut request = Request::new(Full::default());
+    *request.uri_mut() = want.url()?;
     let headers = request.headers_mut();
     headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
     headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
     headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some(account) = account {
-        headers.insert(AUTHORIZATION, account.clone());
+    match proof {
+        None => {}
+        Some(Proof::Basic(header)) => _ = headers.insert(AUTHORIZATION, header.clone()),
+        Some(Proof::IdentityToken(token)) => {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+            *request.method_mut() = Method::POST;
+            *request.uri_mut() = want.form_url()?;
+            *request.body_mut() = Full::from(want.form(token));
+        }
     }
-    request
+    Some(request)
 }
