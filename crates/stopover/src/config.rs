@@ -16,6 +16,7 @@ mod tests;
 mod units;
 mod used;
 mod well_known;
+mod whole;
 mod written;
 
 use std::{
@@ -37,6 +38,7 @@ pub use well_known::{Pace, WELL_KNOWN, WellKnown};
 use field::Value;
 use mistake::Place;
 use registry::REGISTRYS;
+use whole::{check_upstream, is_this_machine};
 use written::{FILE_VARIABLE, OURS, Other, Setting, Written, place_of};
 
 /// Where our own file is looked for when nobody names one.
@@ -285,70 +287,5 @@ fn warn_of_library(upstream: &Upstream, settings: &[Setting], written: &mut Writ
              another registry, set upstream.registry to its name",
             upstream.url
         ));
-    }
-}
-
-fn is_this_machine(authority: &str) -> bool {
-    ["127.0.0.1", "localhost", "[::1]"].iter().any(|near| authority.starts_with(near))
-}
-
-/// Checks what no key can tell alone: that an account and a certificate are whole, and that the password does not travel
-/// in the open. Sets what depends on there being an account.
-fn check_upstream(upstream: &mut Upstream, settings: &[Setting], written: &mut Written) {
-    let pairs = [
-        (("username", upstream.username.is_some()), ("password", upstream.password.is_some())),
-        (
-            ("client_certificate", upstream.client_certificate.is_some()),
-            ("client_key", upstream.client_key.is_some()),
-        ),
-    ];
-    for (one, other) in pairs {
-        let (set, missing) = match (one.1, other.1) {
-            (true, false) => (one.0, other.0),
-            (false, true) => (other.0, one.0),
-            _ => continue,
-        };
-        if let Some(place) = place_of(settings, "upstream", set) {
-            let what =
-                format!("upstream.{set} is set and upstream.{missing} is not; expected both or neither");
-            written.mistakes.push(Mistake::new(place, what));
-        }
-    }
-    if upstream.has_account() {
-        let set = |name: &str| place_of(settings, "upstream", name).is_some();
-        let with_account = upstream.pace_with_account();
-        let pace = &mut upstream.pace;
-        for (name, value, usual) in [
-            ("requests_max", &mut pace.requests_max, with_account.requests_max),
-            ("requests_per_second", &mut pace.requests_per_second, with_account.requests_per_second),
-            ("pulls_per_second", &mut pace.pulls_per_second, with_account.pulls_per_second),
-        ] {
-            if !set(name) {
-                *value = usual;
-            }
-        }
-    }
-    let at = |name| place_of(settings, "upstream", name);
-    if upstream.credential_helper.is_some()
-        && (upstream.username.is_some() || upstream.password.is_some())
-        && let Some(place) = at("credential_helper")
-    {
-        let what = "upstream.credential_helper: found beside upstream.username, expected one of them: an account or a program that gives it";
-        written.mistakes.push(Mistake::new(place, what));
-    }
-    if upstream.credential_helper.is_none()
-        && let Some(place) = at("credential_lifetime")
-    {
-        let what = "upstream.credential_lifetime: expected upstream.credential_helper to be set too";
-        written.mistakes.push(Mistake::new(place, what));
-    }
-    let far = |rest: &str| !is_this_machine(rest);
-    if (upstream.password.is_some() || upstream.credential_helper.is_some())
-        && upstream.url.strip_prefix("http://").is_some_and(far)
-        && let Some(place) = place_of(settings, "upstream", "url")
-    {
-        written
-            .warnings
-            .push(format!("{place}: the account's password goes to {} unencrypted", upstream.url));
     }
 }

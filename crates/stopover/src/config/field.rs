@@ -8,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use oci::RepositoryName;
 
 use super::{
-    pairs, units,
+    Share, pairs, units,
     used::{Address, ClientAuth, Config, Format, Level, Secret, TlsVersion},
 };
 
@@ -16,6 +16,8 @@ use super::{
 const MASK: &str = "***";
 /// How much of a wrong value a message repeats, in characters.
 const FOUND_CHARS_MAX: usize = 80;
+/// The least bytes a second; less would be taken for a line that stalls.
+const RATE_MIN: u64 = 16 << 10;
 /// How many addresses or hosts a list may have.
 const LIST_LEN_MAX: usize = 64;
 
@@ -32,6 +34,10 @@ pub(super) enum Field {
     DurationIfSet(Of<Option<Duration>>),
     /// A number of bytes, at most `max`.
     Size { of: Of<u64>, max: u64 },
+    /// Bytes a second; 0 is no limit.
+    Rate(Of<Option<u64>>),
+    /// A number, or so many hundredths.
+    Share(Of<Share>),
     /// A number from `min` to `max`.
     Count { of: Of<usize>, min: usize, max: usize },
     /// Yes or no.
@@ -164,6 +170,8 @@ impl Field {
             }
             Self::DurationIfSet(of) => *of(config) = Some(duration(value)?),
             Self::Size { of, max } => *of(config) = size(value).filter(|found| found <= max)?,
+            Self::Rate(of) => *of(config) = rate(value)?,
+            Self::Share(of) => *of(config) = share(value)?,
             Self::Count { of, min, max } => {
                 let Value::Integer(number) = value else {
                     return None;
@@ -245,6 +253,11 @@ impl Field {
             Self::Size { max, .. } => {
                 format!("a size up to {}, such as \"64MiB\" or \"1GiB\"", units::show_size(*max))
             }
+            Self::Rate(_) => {
+                let min = units::show_rate(RATE_MIN);
+                format!("bytes a second, at least {min}, such as \"10MB\" or \"512KiB\", or 0 for no limit")
+            }
+            Self::Share(_) => "a number, or up to \"100%\", such as \"10%\"".to_owned(),
             Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
             Self::Flag(_) => "true or false".to_owned(),
             Self::Path(_) => "the path of a folder".to_owned(),
@@ -288,6 +301,11 @@ impl Field {
             Self::DurationOrNever(of) => quoted(&units::show_duration(of(config).unwrap_or_default())),
             Self::DurationIfSet(of) => quoted(&units::show_duration((*of(config))?)),
             Self::Size { of, .. } => quoted(&units::show_size(*of(config))),
+            Self::Rate(of) => quoted(&units::show_rate((*of(config))?)),
+            Self::Share(of) => match of(config) {
+                Share::Count(count) => count.to_string(),
+                Share::Percent(percent) => quoted(&format!("{percent}%")),
+            },
             Self::Count { of, .. } => of(config).to_string(),
             Self::Flag(of) => of(config).to_string(),
             Self::Path(of) => quoted(&of(config).to_string_lossy()),
@@ -325,7 +343,7 @@ impl Field {
     pub(super) fn read(&self, text: &str) -> Value {
         let written = || Value::Text(text.to_owned());
         match self {
-            Self::Count { .. } => text.parse().map_or_else(|_| written(), Value::Integer),
+            Self::Count { .. } | Self::Share(_) => text.parse().map_or_else(|_| written(), Value::Integer),
             Self::Flag(_) => text.parse().map_or_else(|_| written(), Value::Flag),
             Self::Hosts(_) | Self::HostNames(_) | Self::Names(_) | Self::Files(_) | Self::ListenIfSet(_)
                 if text.is_empty() =>
@@ -361,6 +379,24 @@ fn size(value: &Value) -> Option<u64> {
         Value::Text(text) => text.parse().ok().or_else(|| units::size(text)),
         _ => None,
     }
+}
+
+fn rate(value: &Value) -> Option<Option<u64>> {
+    let bytes = match value {
+        Value::Integer(bytes) => u64::try_from(*bytes).ok()?,
+        Value::Text(text) if matches!(&**text, "" | "0") => 0,
+        value => units::rate(value.text()?)?,
+    };
+    if bytes == 0 { Some(None) } else { (bytes >= RATE_MIN).then_some(Some(bytes)) }
+}
+
+fn share(value: &Value) -> Option<Share> {
+    if let Value::Integer(count) = value {
+        return u64::try_from(*count).ok().map(Share::Count);
+    }
+    let percent = value.text()?.strip_suffix('%')?.trim_end();
+    let digits = (1..=3).contains(&percent.len()) && percent.bytes().all(|byte| byte.is_ascii_digit());
+    percent.parse().ok().filter(|percent| digits && *percent <= 100).map(Share::Percent)
 }
 
 fn path_right(text: &str) -> bool {

@@ -3,6 +3,8 @@
 //! Reading, checking, showing and the reference in `docs/configuration.md` all go by this table, so a key is added
 //! here, in [`Config`](super::Config) with its default, and nowhere else.
 
+mod upstream;
+
 use std::time::Duration;
 
 use super::field::Field;
@@ -11,7 +13,7 @@ const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const WORKERS_MAX: usize = 1_024;
 const CONNECTIONS_MAX: usize = 1_000_000;
-const REQUESTS_MAX: usize = 100_000;
+const PREFETCH_MAX: usize = 64;
 const MEMORY_BYTES_MAX: u64 = 64 << 30;
 
 /// One thing that can be set.
@@ -73,8 +75,13 @@ pub(super) static SECTIONS: [(&str, &str); 9] = [
     ("upstream", "The registry that is mirrored for clients that name none."),
 ];
 
-/// Every key, section by section.
-pub(super) static KEYS: &[Key] = &[
+/// Returns every key, section by section.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> + Clone {
+    KEYS.iter().chain(upstream::KEYS)
+}
+
+/// Those of all sections but `upstream`.
+static KEYS: &[Key] = &[
     key(
         "http",
         "addr",
@@ -274,6 +281,13 @@ pub(super) static KEYS: &[Key] = &[
         Field::Size { of: |c| &mut c.cache.memory_bytes, max: MEMORY_BYTES_MAX },
         "Memory for manifests, so that a warm one needs no disk.",
     ),
+    key(
+        "cache",
+        "prefetch",
+        Field::Count { of: |c| &mut c.cache.prefetch, min: 0, max: PREFETCH_MAX },
+        "Blobs fetched at once before a client asks for them: with the manifest of an image come its configuration and layers, \
+         for the platforms that have been pulled so far. 0 is off.",
+    ),
     key("log", "level", Field::Level(|c| &mut c.log.level), "The least important lines that are written.")
         .registry("REGISTRY_LOG_LEVEL"),
     key(
@@ -313,139 +327,6 @@ pub(super) static KEYS: &[Key] = &[
         "Whether any other public host that a client names is mirrored too: by https, on port 443, anonymously, and never at an \
          address that is private, loopback or otherwise special. Whoever reaches the mirror then decides what fills its disk.",
     ),
-    key(
-        "upstream",
-        "registry",
-        Field::Host(|c| &mut c.upstream.registry),
-        "The registry's name for clients, logs and metrics. With `docker.io`, names without a slash mean `library/<name>`, \
-         wherever `url` points.",
-    ),
-    key(
-        "upstream",
-        "url",
-        Field::Url(|c| &mut c.upstream.url),
-        "Where the registry is reached: `http` or `https`. A path is what stands before `/v2/`, as in Artifactory's \
-         `https://host/artifactory/api/docker/hub`. Of `url` and `registry`, the one of a well-known registry gives the other.",
-    )
-    .registry("REGISTRY_PROXY_REMOTEURL"),
-    key(
-        "upstream",
-        "repository_prefix",
-        Field::Repository(|c| &mut c.upstream.repository_prefix),
-        "What stands before each repository's name at the registry and not in the names that clients use: a project of \
-         Harbor's, a pull-through rule of ECR's.",
-    ),
-    key(
-        "upstream",
-        "aliases",
-        Field::Names(|c| &mut c.upstream.aliases),
-        "Other names for the registry: `[\"hub\"]` makes `<this mirror>/hub/org/app` an image of it, as a proxy project of Harbor \
-         does, and `http://<this mirror>/hub` the URL of a mirror for it. An alias hides a namespace of that name at the default \
-         registry.",
-    ),
-    key(
-        "upstream",
-        "hosts",
-        Field::HostNames(|c| &mut c.upstream.hosts),
-        "Names of this mirror, such as `[\"ghcr.mirror.example\"]`, by which it is a mirror of this registry alone. Ports and upper \
-         case do not count.",
-    ),
-    key(
-        "upstream",
-        "username",
-        Field::Text(|c| &mut c.upstream.username),
-        "The account to pull with. Not set, or empty, is anonymous. Whoever reaches the mirror can pull what the account can.",
-    )
-    .registry("REGISTRY_PROXY_USERNAME"),
-    key(
-        "upstream",
-        "password",
-        Field::Secret(|c| &mut c.upstream.password),
-        "The account's password or, better, a read-only access token.",
-    )
-    .registry("REGISTRY_PROXY_PASSWORD"),
-    key(
-        "upstream",
-        "credential_helper",
-        Field::Text(|c| &mut c.upstream.credential_helper),
-        "A program that gives the account, by Docker's protocol for credential helpers: a path, a name in PATH, or the short \
-         name of a helper, such as `ecr-login` for `docker-credential-ecr-login`. It is run without a shell or arguments of \
-         yours. Not together with `username`. It is asked for \
-         `https://index.docker.io/v1/` where the registry is docker.io, as `docker login` files it, else for the host in \
-         `url`. Where it fails, the account that it gave last is used on, or none.",
-    )
-    .registry("REGISTRY_PROXY_EXEC_COMMAND"),
-    key(
-        "upstream",
-        "credential_lifetime",
-        Field::DurationIfSet(|c| &mut c.upstream.credential_lifetime),
-        "How long what the helper gave is used. Not set: until the registry refuses it. 0: the helper is run for each login.",
-    )
-    .registry("REGISTRY_PROXY_EXEC_LIFETIME"),
-    key(
-        "upstream",
-        "realms",
-        Field::Hosts(|c| &mut c.upstream.realms),
-        "Further hosts that may be given the account for a token. The registry's own host and those of well-known registries, \
-         such as `auth.docker.io` for `docker.io`, need not be named. Always encrypted, unless `url` is not.",
-    ),
-    key(
-        "upstream",
-        "ca",
-        Field::File(|c| &mut c.upstream.ca),
-        "A file with certificates, in PEM form, that are trusted besides the system's: for a registry whose certificate was \
-         made by a company's own authority.",
-    ),
-    key(
-        "upstream",
-        "client_certificate",
-        Field::File(|c| &mut c.upstream.client_certificate),
-        "A file with the certificate, in PEM form, that the registry wants to see, and the chain above it. It is shown to the \
-         registry itself and to nobody else.",
-    ),
-    key(
-        "upstream",
-        "client_key",
-        Field::File(|c| &mut c.upstream.client_key),
-        "The file of that certificate's key, in PEM form.",
-    ),
-    key(
-        "upstream",
-        "requests_max",
-        Field::Count { of: |c| &mut c.upstream.pace.requests_max, min: 0, max: REQUESTS_MAX },
-        "Requests at once that wait for the registry's answer; further ones wait here. 0 is no limit. quay.io has 16.",
-    ),
-    key(
-        "upstream",
-        "requests_per_second",
-        Field::Count { of: |c| &mut c.upstream.pace.requests_per_second, min: 0, max: REQUESTS_MAX },
-        "Requests a second, twice as many at once after a pause. 0 is no limit. quay.io has 10.",
-    ),
-    key(
-        "upstream",
-        "pulls_per_second",
-        Field::Count { of: |c| &mut c.upstream.pace.pulls_per_second, min: 0, max: REQUESTS_MAX },
-        "GETs of manifests a second, twice as many at once after a pause. 0 is no limit. public.ecr.aws has 1, and 10 with an \
-         account.",
-    ),
-    key(
-        "upstream",
-        "connect_timeout",
-        wait(|c| &mut c.upstream.connect_timeout),
-        "How long connecting to the registry may take, TLS included.",
-    ),
-    key(
-        "upstream",
-        "answer_timeout",
-        wait(|c| &mut c.upstream.answer_timeout),
-        "How long the registry may take to begin its answer.",
-    ),
-    key(
-        "upstream",
-        "stall_timeout",
-        wait(|c| &mut c.upstream.stall_timeout),
-        "A transfer that brings nothing for this long is broken off and resumed from where it stands.",
-    ),
 ];
 
 const fn key(section: &'static str, name: &'static str, field: Field, doc: &'static str) -> Key {
@@ -464,5 +345,5 @@ const fn span(of: fn(&mut super::Config) -> &mut Duration) -> Field {
 
 /// Returns the key of that name.
 pub(super) fn find(section: &str, name: &str) -> Option<&'static Key> {
-    KEYS.iter().find(|key| key.section == section && key.name == name)
+    all().find(|key| key.section == section && key.name == name)
 }

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::{
-    keys::{KEYS, Key, SECTIONS},
+    keys::{self, Key, SECTIONS},
     written::Setting,
 };
 
@@ -100,7 +100,7 @@ impl Mistake {
 
     /// A variable of ours that names no key.
     pub(super) fn unknown_variable(variable: &str) -> Self {
-        let known: Vec<String> = KEYS.iter().map(Key::variable).collect();
+        let known: Vec<String> = keys::all().map(Key::variable).collect();
         let hint = match nearest(variable, known.iter().map(String::as_str)) {
             Some(known) => format!("did you mean {known}?"),
             None => "expected STOPOVER_<SECTION>__<KEY>, such as STOPOVER_CACHE__TAG_TTL".to_owned(),
@@ -137,7 +137,7 @@ pub(super) fn shown(name: &str) -> String {
 /// Returns the key that was probably meant: one of nearly that name, in the same section if there are two.
 fn nearest_key(section: &str, name: &str) -> Option<&'static Key> {
     let far = |key: &&Key| distance(key.name, name) + usize::from(key.section != section);
-    KEYS.iter().min_by_key(far).filter(|key| far(key) <= allowed(name))
+    keys::all().min_by_key(far).filter(|key| far(key) <= allowed(name))
 }
 
 /// Returns the one of `known` that was probably meant by `written`.
@@ -148,7 +148,7 @@ pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -
 }
 
 fn names_in(section: &str) -> String {
-    let names: Vec<&str> = KEYS.iter().filter(|key| key.section == section).map(|key| key.name).collect();
+    let names: Vec<&str> = keys::all().filter(|key| key.section == section).map(|key| key.name).collect();
     names.join(", ")
 }
 

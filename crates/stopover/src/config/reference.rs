@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    keys::{KEYS, SECTIONS},
+    keys::{self, SECTIONS},
     registry,
     used::{Config, Upstream},
 };
@@ -73,7 +73,7 @@ pub fn reference() -> String {
         text += &format!(
             "\n## [{section}]\n\n{doc}\n\n| key and variable | default | takes | what it is for |\n|---|---|---|---|\n"
         );
-        for key in KEYS.iter().filter(|key| key.section == section) {
+        for key in keys::all().filter(|key| key.section == section) {
             let default =
                 key.field.show(&defaults).map_or("not set".to_owned(), |value| format!("`{value}`"));
             let (name, variable, takes) = (key.name, key.variable(), key.field.expected());
@@ -92,7 +92,7 @@ impl Config {
         let mut text = String::new();
         for (at, (section, _)) in SECTIONS.iter().enumerate() {
             text += &format!("{}[{section}]\n", if at == 0 { "" } else { "\n" });
-            for key in KEYS.iter().filter(|key| key.section == *section) {
+            for key in keys::all().filter(|key| key.section == *section) {
                 match key.field.show(self) {
                     Some(value) => text += &format!("{} = {value}\n", key.name),
                     None => text += &format!("# {} is not set\n", key.name),
@@ -102,7 +102,7 @@ impl Config {
         for upstream in &self.upstreams {
             text += &format!("\n[upstreams.{:?}]\n", upstream.registry);
             let alone = Config { upstream: upstream.clone(), ..Config::default() };
-            for key in KEYS.iter().filter(|key| key.section == "upstream" && key.name != "registry") {
+            for key in keys::all().filter(|key| key.section == "upstream" && key.name != "registry") {
                 if let Some(value) = key.field.show(&alone) {
                     text += &format!("{} = {value}\n", key.name);
                 }

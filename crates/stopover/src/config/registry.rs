@@ -240,7 +240,7 @@ impl Reading {
         if node.content == Content::Null {
             return;
         }
-        let key = keys::KEYS.iter().find(|key| key.registry == Some(variable)).expect("a test says so");
+        let key = keys::all().find(|key| key.registry == Some(variable)).expect("a test says so");
         let value = value(key, node);
         self.settings.push(Setting { key, called: Some(row.path), value, place: node.place.clone() });
     }
@@ -279,7 +279,7 @@ fn called(row: &Row, place: &Place) -> String {
 /// Returns whether the value of that path is a text, which may be anything.
 fn is_text(path: &[String]) -> bool {
     let variable = format!("{REGISTRYS}{}", path.join("_").to_uppercase());
-    let key = keys::KEYS.iter().find(|key| key.registry == Some(&*variable));
+    let key = keys::all().find(|key| key.registry == Some(&*variable));
     key.is_some_and(|key| matches!(key.field, Field::Text(_) | Field::Secret(_)))
 }
 

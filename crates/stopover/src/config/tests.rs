@@ -6,7 +6,7 @@ mod upstreams;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{keys::KEYS, *};
+use super::*;
 
 fn from_file(text: &str) -> Result<Loaded, Mistakes> {
     read(Some(("stopover.toml", text)), [])
@@ -73,6 +73,7 @@ const ROWS: &[Row] = &[
     ("cache.check_deadline", r#""10ms""#, "10ms", |c| c.cache.check_deadline == Duration::from_millis(10)),
     ("cache.absent_ttl", r#""4s""#, "4s", |c| c.cache.absent_ttl == seconds(4)),
     ("cache.memory_bytes", r#""64MiB""#, "64MiB", |c| c.cache.memory_bytes == 64 << 20),
+    ("cache.prefetch", "0", "0", |c| c.cache.prefetch == 0),
     ("log.level", r#""debug""#, "debug", |c| c.log.level == Level::Debug),
     ("log.format", r#""json""#, "json", |c| c.log.format == Format::Json),
     ("log.access", "false", "false", |c| !c.log.access),
@@ -109,6 +110,10 @@ const ROWS: &[Row] = &[
     ("upstream.client_key", r#""/k.pem""#, "/k.pem", |c| {
         c.upstream.client_key.as_deref() == Some(Path::new("/k.pem"))
     }),
+    ("upstream.anonymous", "false", "false", |c| !c.upstream.anonymous),
+    ("upstream.quota_reserve", r#""25%""#, "25%", |c| c.upstream.quota_reserve == Share::Percent(25)),
+    ("upstream.bandwidth", r#""10MB""#, "10MB", |c| c.upstream.bandwidth == Some(10_000_000)),
+    ("upstream.streams_max", "1", "1", |c| c.upstream.streams_max == 1),
     ("upstream.requests_max", "5", "5", |c| c.upstream.pace.requests_max == 5),
     ("upstream.requests_per_second", "6", "6", |c| c.upstream.pace.requests_per_second == 6),
     ("upstream.pulls_per_second", "7", "7", |c| c.upstream.pace.pulls_per_second == 7),
@@ -123,6 +128,7 @@ fn needs(path: &str) -> &'static [&'static str] {
         "upstream.username" => &["password"],
         "upstream.password" => &["username"],
         "upstream.credential_lifetime" => &["credential_helper"],
+        "upstream.anonymous" => &["username", "password"],
         "upstream.client_certificate" => &["client_key"],
         "upstream.client_key" => &["client_certificate"],
         "tls.certificate" => &["key"],
@@ -136,9 +142,9 @@ fn needs(path: &str) -> &'static [&'static str] {
 #[test]
 fn the_table_of_this_test_has_every_key() {
     let here: BTreeSet<String> = ROWS.iter().map(|row| row.0.to_owned()).collect();
-    let keys: BTreeSet<String> = KEYS.iter().map(keys::Key::path).collect();
+    let keys: BTreeSet<String> = keys::all().map(keys::Key::path).collect();
     assert_eq!(here, keys);
-    assert_eq!(keys.len(), KEYS.len(), "a key stands twice in the table");
+    assert_eq!(keys.len(), keys::all().count(), "a key stands twice in the table");
 }
 
 #[test]

@@ -17,6 +17,8 @@ use super::used::Address;
 const NANOS_PER_SECOND: u128 = 1_000_000_000;
 const SECONDS: [(u64, &str); 4] = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
 const SIZES: [(u32, &str); 5] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B")];
+/// Units of a line's speed, in bytes a second.
+const THOUSANDS: [(u128, &str); 4] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"), (1_000, "KB")];
 /// Whole seconds below this are shown as such: `75s` reads better than `1m15s`.
 const SHOWN_IN_SECONDS_BELOW: u64 = 120;
 /// The longest path of a registry's URL, in bytes.
@@ -110,6 +112,25 @@ pub(super) fn show_size(bytes: u64) -> String {
     let whole = |shift: u32| bytes != 0 && bytes.trailing_zeros() >= shift;
     let (shift, unit) = SIZES.into_iter().find(|(shift, _)| whole(*shift)).unwrap_or((0, "B"));
     format!("{}{unit}", bytes >> shift)
+}
+
+/// Returns the bytes a second that `text` names, in sizes or in thousands, as those are counted who sell lines: `10MB`.
+pub(super) fn rate(text: &str) -> Option<u64> {
+    let text = text.strip_suffix("/s").unwrap_or(text);
+    size(text).or_else(|| {
+        let (unit, number) =
+            THOUSANDS.into_iter().find_map(|(unit, name)| Some((unit, text.strip_suffix(name)?)))?;
+        u64::try_from(scaled(number.trim_end(), unit)?).ok()
+    })
+}
+
+/// Returns bytes a second as [`rate()`] reads them.
+pub(super) fn show_rate(bytes: u64) -> String {
+    let whole = |unit: &u128| bytes > 0 && u128::from(bytes).is_multiple_of(*unit);
+    match THOUSANDS.into_iter().find(|(unit, _)| whole(unit)) {
+        Some((unit, name)) => format!("{}{name}", u128::from(bytes) / unit),
+        None => show_size(bytes),
+    }
 }
 
 /// Returns where to listen: `127.0.0.1:5000`, `[::1]:5000`, `:5000` for every address of the machine, or `host:5000`.
@@ -283,6 +304,31 @@ mod tests {
         ];
         for (text, want) in table {
             assert_eq!(size(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn speeds_of_a_line_are_bytes_a_second_in_either_kind_of_unit() {
+        let table = [
+            ("10MB", Some(10_000_000)),
+            ("1.5MB", Some(1_500_000)),
+            ("500 kB/s", Some(500_000)),
+            ("500KB", Some(500_000)),
+            ("1GB", Some(1_000_000_000)),
+            ("64KiB", Some(65_536)),
+            ("65536B/s", Some(65_536)),
+            ("10", None),
+            ("MB", None),
+            ("10Mbit", None),
+            ("10Mb", None),
+            ("-1MB", None),
+            ("99999999999999GB", None),
+        ];
+        for (text, want) in table {
+            assert_eq!(rate(text), want, "{text:?}");
+        }
+        for text in ["10MB", "1500kB", "2GB", "64KiB", "16385B"] {
+            assert_eq!(show_rate(rate(text).unwrap()), text);
         }
     }
 

@@ -196,6 +196,8 @@ pub struct Cache {
     pub absent_ttl: Duration,
     /// Bytes of manifests kept in memory.
     pub memory_bytes: u64,
+    /// Blobs fetched at once before a client asks for them; 0 is none.
+    pub prefetch: usize,
 }
 
 /// The log.
@@ -278,6 +280,8 @@ pub struct Upstream {
     pub quota_reserve: Share,
     /// Bytes a second that its content may come at, all transfers together; `None` is no limit.
     pub bandwidth: Option<u64>,
+    /// Connections at once that its blobs may be fetched by, for parts of blobs beside one another; 1 is one for each blob and none beside it.
+    pub streams_max: usize,
     /// How much it may be asked.
     pub pace: Pace,
     /// How long connecting may take.
@@ -291,7 +295,7 @@ pub struct Upstream {
 impl Upstream {
     /// Returns whether there is an account to pull with.
     pub fn has_account(&self) -> bool {
-        self.username.is_some() || self.credential_helper.is_some()
+        self.username.is_some() || self.credential_helper.is_some() || !self.accounts.is_empty()
     }
 
     /// Returns every other name of the registry.
@@ -395,6 +399,7 @@ impl Default for Cache {
             check_deadline: 3 * SECOND,
             absent_ttl: 10 * SECOND,
             memory_bytes: 16 << 20,
+            prefetch: 4,
         }
     }
 }
@@ -433,6 +438,7 @@ impl Default for Upstream {
             mirrors: Vec::new(),
             quota_reserve: Share::Percent(10),
             bandwidth: None,
+            streams_max: 8,
             pace: Pace::default(),
             connect_timeout: 3 * SECOND,
             answer_timeout: 10 * SECOND,

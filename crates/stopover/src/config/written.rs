@@ -144,7 +144,7 @@ impl Written {
             self.read_others_variable(name, text);
             return;
         }
-        let Some(key) = keys::KEYS.iter().find(|key| key.variable() == name) else {
+        let Some(key) = keys::all().find(|key| key.variable() == name) else {
             self.mistakes.push(Mistake::unknown_variable(name));
             return;
         };

@@ -34,7 +34,7 @@ pub(in crate::config) fn reference() -> String {
 
 fn outcome(row: &Row) -> String {
     let key_of = |variable: &str| {
-        let key = keys::KEYS.iter().find(|key| key.registry == Some(variable));
+        let key = keys::all().find(|key| key.registry == Some(variable));
         key.expect("a test says so").path()
     };
     let sets = |note: &str| format!("`{}`{note}", key_of(&row.variable()));

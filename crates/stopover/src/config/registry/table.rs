@@ -52,7 +52,7 @@ impl Row {
     /// Returns what becomes of it: where there is a key of ours for it, that is set.
     pub(super) fn becomes(&self) -> Becomes {
         let plain = matches!(self.becomes, Ignored(_) | Warned(_) | Refused(_));
-        let is_key = || keys::KEYS.iter().any(|key| key.registry == Some(&*self.variable()));
+        let is_key = || keys::all().any(|key| key.registry == Some(&*self.variable()));
         if plain && is_key() { Key } else { self.becomes }
     }
 

@@ -91,6 +91,30 @@ const IN_FILE: &[(&str, &str)] = &[
         "upstream.username = \"a\\nb\"",
         "stopover.toml:1:21: upstream.username: found \"a\\nb\", expected a text without control characters",
     ),
+    (
+        "upstream.quota_reserve = \"101%\"",
+        "stopover.toml:1:26: upstream.quota_reserve: found \"101%\", expected a number, or up to \"100%\", such as \"10%\"",
+    ),
+    (
+        "upstream.quota_reserve = -1",
+        "stopover.toml:1:26: upstream.quota_reserve: found -1, expected a number, or up to \"100%\", such as \"10%\"",
+    ),
+    (
+        "upstream.bandwidth = 10",
+        "stopover.toml:1:22: upstream.bandwidth: found 10, expected bytes a second, at least 16KiB, such as \"10MB\" or \"512KiB\", or 0 for no limit",
+    ),
+    (
+        "upstream.bandwidth = \"80Mbit\"",
+        "stopover.toml:1:22: upstream.bandwidth: found \"80Mbit\", expected bytes a second, at least 16KiB, such as \"10MB\" or \"512KiB\", or 0 for no limit",
+    ),
+    (
+        "upstream.streams_max = 0",
+        "stopover.toml:1:24: upstream.streams_max: found 0, expected a whole number from 1 to 64",
+    ),
+    (
+        "upstream.anonymous = false",
+        "stopover.toml:1:22: upstream.anonymous: found false and no account, expected an account, such as upstream.username and upstream.password",
+    ),
     ("[cache]\ntagttl = \"1s\"", "stopover.toml:2:1: unknown key cache.tagttl; did you mean cache.tag_ttl?"),
     ("[http]\ntag_ttl = \"1s\"", "stopover.toml:2:1: unknown key http.tag_ttl; did you mean cache.tag_ttl?"),
     ("tag_ttl = \"1s\"", "stopover.toml:1:1: unknown key tag_ttl; did you mean cache.tag_ttl?"),
