@@ -11,6 +11,7 @@ mod names;
 mod pairs;
 mod reference;
 mod registry;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -167,10 +168,12 @@ pub fn read(
             written.mistakes.push(Mistake::value(setting, &found));
         }
     }
+    config.egresses = tables::all_egresses(&written.egresses, &mut written.mistakes);
+    std::mem::take(&mut written.tables).set(&mut config.upstream, &mut written.mistakes);
     if written.mistakes.is_empty() {
         let settings = std::mem::take(&mut written.settings);
         let others = std::mem::take(&mut written.others);
-        check_upstream(&mut config.upstream, &settings, &mut written);
+        check_upstream(&mut config.upstream, &settings, &config.egresses, &mut written);
         warn_of_library(&config.upstream, &settings, &mut written);
         check_access(&config, &mut written);
         check_tls(&config, &settings, &mut written);
@@ -202,6 +205,7 @@ fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
             written.mistakes.push(Mistake::value(setting, &found));
         }
     }
+    other.tables.set(&mut scratch.upstream, &mut written.mistakes);
     let mut known = std::iter::once(&config.upstream).chain(&config.upstreams);
     if known.any(|known| known.registry == scratch.upstream.registry) {
         let mut what =
@@ -211,7 +215,7 @@ fn add_upstream(config: &mut Config, other: &Other, written: &mut Written) {
         }
         written.mistakes.push(Mistake::new(other.place.clone(), what));
     }
-    check_upstream(&mut scratch.upstream, &other.settings, written);
+    check_upstream(&mut scratch.upstream, &other.settings, &config.egresses, written);
     config.upstreams.push(scratch.upstream);
 }
 

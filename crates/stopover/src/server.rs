@@ -212,13 +212,16 @@ fn route_to_upstreams(config: &Config, metrics: &Arc<Metrics>, clock: &Clock) ->
     let default = mirrored(&config.upstream)?;
     let others = others.iter().map(&mirrored).collect::<Result<Vec<_>, _>>()?;
     let mut on_demand = Vec::new();
+    let plain =
+        |egresses: Vec<config::Egress>| move |name: &str| config::Upstream::named(name).reached_by(&egresses);
     if config.route.well_known {
-        let make = move |name: &str| mirrored(&config::Upstream::named(name)).ok();
+        let plain = plain(config.egresses.clone());
+        let make = move |name: &str| mirrored(&plain(name)).ok();
         on_demand.push(OnDemand::new(WellKnown::is_regional, make, REGIONS_KEPT_MAX));
     }
     if config.route.open {
-        let strange = maker(Hosts::Strange);
-        let make = move |name: &str| strange(&config::Upstream::named(name)).ok();
+        let (strange, plain) = (maker(Hosts::Strange), plain(config.egresses.clone()));
+        let make = move |name: &str| strange(&plain(name)).ok();
         on_demand.push(OnDemand::new(is_public_host, make, STRANGERS_KEPT_MAX));
     }
     let registries = Registries { default, others, on_demand, prefix: config.http.prefix.clone() };

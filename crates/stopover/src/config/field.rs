@@ -2,13 +2,17 @@
 //!
 //! A secret is checked and set like any other value and never shown, neither as found nor as set.
 
+mod lane;
+
 use std::{path::PathBuf, time::Duration};
 
 use http::{HeaderName, HeaderValue};
 use oci::RepositoryName;
 
+pub(super) use lane::LaneField;
+
 use super::{
-    Share, pairs, units,
+    pairs, units,
     used::{Address, ClientAuth, Config, Format, Level, Secret, TlsVersion},
 };
 
@@ -16,78 +20,74 @@ use super::{
 const MASK: &str = "***";
 /// How much of a wrong value a message repeats, in characters.
 const FOUND_CHARS_MAX: usize = 80;
-/// The least bytes a second; less would be taken for a line that stalls.
-const RATE_MIN: u64 = 16 << 10;
 /// How many addresses or hosts a list may have.
 const LIST_LEN_MAX: usize = 64;
 
-/// The place of a value in the configuration.
-type Of<T> = fn(&mut Config) -> &mut T;
+/// The place of a value in the configuration, or in a table of it.
+type Of<C, T> = fn(&mut C) -> &mut T;
 
 /// A kind of value, with its place and its limits.
-pub(super) enum Field {
+pub(super) enum Field<C: 'static = Config> {
     /// A duration from `min` to `max`.
-    Duration { of: Of<Duration>, min: Duration, max: Duration },
+    Duration { of: Of<C, Duration>, min: Duration, max: Duration },
     /// A duration, where 0 is "never".
-    DurationOrNever(Of<Option<Duration>>),
+    DurationOrNever(Of<C, Option<Duration>>),
     /// A duration, where 0 means something, and so does not setting it.
-    DurationIfSet(Of<Option<Duration>>),
+    DurationIfSet(Of<C, Option<Duration>>),
     /// A number of bytes, at most `max`.
-    Size { of: Of<u64>, max: u64 },
-    /// Bytes a second; 0 is no limit.
-    Rate(Of<Option<u64>>),
-    /// A number, or so many hundredths.
-    Share(Of<Share>),
+    Size { of: Of<C, u64>, max: u64 },
     /// A number from `min` to `max`.
-    Count { of: Of<usize>, min: usize, max: usize },
+    Count { of: Of<C, usize>, min: usize, max: usize },
     /// Yes or no.
-    Flag(Of<bool>),
+    Flag(Of<C, bool>),
     /// A folder.
-    Path(Of<PathBuf>),
+    Path(Of<C, PathBuf>),
     /// A file.
-    File(Of<Option<PathBuf>>),
+    File(Of<C, Option<PathBuf>>),
     /// Files.
-    Files(Of<Vec<PathBuf>>),
+    Files(Of<C, Vec<PathBuf>>),
     /// The bits of a file's mode, in octal.
-    Mode(Of<u32>),
+    Mode(Of<C, u32>),
     /// A path that a URL may have.
-    UrlPath(Of<String>),
+    UrlPath(Of<C, String>),
     /// At least one address to listen on.
-    Listen(Of<Vec<Address>>),
+    Listen(Of<C, Vec<Address>>),
     /// Addresses to listen on, or none.
-    ListenIfSet(Of<Vec<Address>>),
+    ListenIfSet(Of<C, Vec<Address>>),
     /// An address to listen on, or `off`.
-    ListenOrOff(Of<Option<Address>>),
+    ListenOrOff(Of<C, Option<Address>>),
     /// A version of TLS.
-    TlsVersion(Of<TlsVersion>),
+    TlsVersion(Of<C, TlsVersion>),
     /// Whether a client must show a certificate.
-    ClientAuth(Of<ClientAuth>),
+    ClientAuth(Of<C, ClientAuth>),
     /// How much is logged.
-    Level(Of<Level>),
+    Level(Of<C, Level>),
     /// How it is logged.
-    Format(Of<Format>),
+    Format(Of<C, Format>),
     /// A host with an optional port.
-    Host(Of<String>),
+    Host(Of<C, String>),
     /// Hosts with optional ports.
-    Hosts(Of<Vec<String>>),
+    Hosts(Of<C, Vec<String>>),
     /// Hosts without ports.
-    HostNames(Of<Vec<String>>),
+    HostNames(Of<C, Vec<String>>),
     /// Names that are one part of a path.
-    Names(Of<Vec<String>>),
+    Names(Of<C, Vec<String>>),
     /// The beginning of a path; the empty one is "not set".
-    Prefix(Of<Option<String>>),
+    Prefix(Of<C, Option<String>>),
     /// A registry's URL.
-    Url(Of<String>),
+    Url(Of<C, String>),
     /// The name of a repository, or the beginning of one; the empty one is "not set".
-    Repository(Of<Option<RepositoryName>>),
+    Repository(Of<C, Option<RepositoryName>>),
     /// A text; the empty one is "not set".
-    Text(Of<Option<String>>),
+    Text(Of<C, Option<String>>),
     /// A text that is never shown; the empty one is "not set".
-    Secret(Of<Option<Secret>>),
+    Secret(Of<C, Option<Secret>>),
     /// Names with a text each.
-    Pairs(Of<Vec<(String, String)>>),
+    Pairs(Of<C, Vec<(String, String)>>),
     /// Headers of answers.
-    Headers(Of<Vec<(HeaderName, HeaderValue)>>),
+    Headers(Of<C, Vec<(HeaderName, HeaderValue)>>),
+    /// What lanes to a registry are made of.
+    Lane(LaneField<C>),
 }
 
 /// A value as written.
@@ -108,6 +108,11 @@ pub(super) enum Value {
 }
 
 impl Value {
+    /// Returns the list that stands in one text, with commas.
+    fn split(text: &str) -> Self {
+        Self::List(text.split(',').map(|part| Self::Text(part.trim().to_owned())).collect())
+    }
+
     /// Returns the value as a message names it.
     fn found(&self) -> String {
         match self {
@@ -154,13 +159,13 @@ impl Value {
     }
 }
 
-impl Field {
+impl<C: 'static> Field<C> {
     /// Checks `value` and sets it in `config`; otherwise returns what was found, as a message names it.
-    pub(super) fn set(&self, config: &mut Config, value: &Value) -> Result<(), String> {
+    pub(super) fn set(&self, config: &mut C, value: &Value) -> Result<(), String> {
         self.try_set(config, value).ok_or_else(|| self.found(value))
     }
 
-    fn try_set(&self, config: &mut Config, value: &Value) -> Option<()> {
+    fn try_set(&self, config: &mut C, value: &Value) -> Option<()> {
         match self {
             Self::Duration { of, min, max } => {
                 *of(config) = duration(value).filter(|found| (min..=max).contains(&found))?;
@@ -170,8 +175,6 @@ impl Field {
             }
             Self::DurationIfSet(of) => *of(config) = Some(duration(value)?),
             Self::Size { of, max } => *of(config) = size(value).filter(|found| found <= max)?,
-            Self::Rate(of) => *of(config) = rate(value)?,
-            Self::Share(of) => *of(config) = share(value)?,
             Self::Count { of, min, max } => {
                 let Value::Integer(number) = value else {
                     return None;
@@ -213,6 +216,7 @@ impl Field {
             Self::Secret(of) => *of(config) = text(value)?.map(Secret::new),
             Self::Pairs(of) => *of(config) = pairs::read(value)?,
             Self::Headers(of) => *of(config) = pairs::headers(value)?,
+            Self::Lane(field) => field.set(config, value)?,
         }
         Some(())
     }
@@ -221,6 +225,7 @@ impl Field {
     fn found(&self, value: &Value) -> String {
         match (self, value) {
             (Self::Secret(_), _) => value.found_kind().to_owned(),
+            (Self::Lane(field), _) => field.found(value),
             // People write accounts and signatures into URLs.
             (Self::Url(_) | Self::Host(_), Value::Text(text)) if text.contains(['@', '?', '#']) => {
                 "one with a user name, a password or a query in it (not shown)".to_owned()
@@ -253,11 +258,6 @@ impl Field {
             Self::Size { max, .. } => {
                 format!("a size up to {}, such as \"64MiB\" or \"1GiB\"", units::show_size(*max))
             }
-            Self::Rate(_) => {
-                let min = units::show_rate(RATE_MIN);
-                format!("bytes a second, at least {min}, such as \"10MB\" or \"512KiB\", or 0 for no limit")
-            }
-            Self::Share(_) => "a number, or up to \"100%\", such as \"10%\"".to_owned(),
             Self::Count { min, max, .. } => format!("a whole number from {min} to {max}"),
             Self::Flag(_) => "true or false".to_owned(),
             Self::Path(_) => "the path of a folder".to_owned(),
@@ -288,24 +288,17 @@ impl Field {
             Self::Text(_) | Self::Secret(_) => "a text without control characters".to_owned(),
             Self::Pairs(_) => pairs::EXPECTED.to_owned(),
             Self::Headers(_) => pairs::HEADERS_EXPECTED.to_owned(),
+            Self::Lane(field) => field.expected(),
         }
     }
 
     /// Returns the value in `config` as it would stand in the file; `None` where it is not set.
-    pub(super) fn show(&self, config: &Config) -> Option<String> {
-        let config = &mut config.clone();
-        let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
-        let list = |list: Vec<String>| format!("[{}]", list.join(", "));
+    pub(super) fn show(&self, config: &mut C) -> Option<String> {
         Some(match self {
             Self::Duration { of, .. } => quoted(&units::show_duration(*of(config))),
             Self::DurationOrNever(of) => quoted(&units::show_duration(of(config).unwrap_or_default())),
             Self::DurationIfSet(of) => quoted(&units::show_duration((*of(config))?)),
             Self::Size { of, .. } => quoted(&units::show_size(*of(config))),
-            Self::Rate(of) => quoted(&units::show_rate((*of(config))?)),
-            Self::Share(of) => match of(config) {
-                Share::Count(count) => count.to_string(),
-                Share::Percent(percent) => quoted(&format!("{percent}%")),
-            },
             Self::Count { of, .. } => of(config).to_string(),
             Self::Flag(of) => of(config).to_string(),
             Self::Path(of) => quoted(&of(config).to_string_lossy()),
@@ -336,6 +329,7 @@ impl Field {
             Self::Secret(of) => of(config).as_ref().map(|_| quoted(MASK))?,
             Self::Pairs(of) => pairs::show(of(config).iter().map(|(name, text)| (&**name, &**text))),
             Self::Headers(of) => pairs::show_headers(of(config)),
+            Self::Lane(field) => return field.show(config),
         })
     }
 
@@ -343,7 +337,7 @@ impl Field {
     pub(super) fn read(&self, text: &str) -> Value {
         let written = || Value::Text(text.to_owned());
         match self {
-            Self::Count { .. } | Self::Share(_) => text.parse().map_or_else(|_| written(), Value::Integer),
+            Self::Count { .. } => text.parse().map_or_else(|_| written(), Value::Integer),
             Self::Flag(_) => text.parse().map_or_else(|_| written(), Value::Flag),
             Self::Hosts(_) | Self::HostNames(_) | Self::Names(_) | Self::Files(_) | Self::ListenIfSet(_)
                 if text.is_empty() =>
@@ -358,12 +352,23 @@ impl Field {
             | Self::Names(_)
                 if text.contains(',') =>
             {
-                Value::List(text.split(',').map(|part| Value::Text(part.trim().to_owned())).collect())
+                Value::split(text)
             }
             Self::Pairs(_) | Self::Headers(_) => pairs::split(text),
+            Self::Lane(field) => field.read(text),
             _ => written(),
         }
     }
+}
+
+/// Returns a text as it stands in the file.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Returns values as a list of them stands in the file.
+fn list(values: Vec<String>) -> String {
+    format!("[{}]", values.join(", "))
 }
 
 fn duration(value: &Value) -> Option<Duration> {
@@ -379,24 +384,6 @@ fn size(value: &Value) -> Option<u64> {
         Value::Text(text) => text.parse().ok().or_else(|| units::size(text)),
         _ => None,
     }
-}
-
-fn rate(value: &Value) -> Option<Option<u64>> {
-    let bytes = match value {
-        Value::Integer(bytes) => u64::try_from(*bytes).ok()?,
-        Value::Text(text) if matches!(&**text, "" | "0") => 0,
-        value => units::rate(value.text()?)?,
-    };
-    if bytes == 0 { Some(None) } else { (bytes >= RATE_MIN).then_some(Some(bytes)) }
-}
-
-fn share(value: &Value) -> Option<Share> {
-    if let Value::Integer(count) = value {
-        return u64::try_from(*count).ok().map(Share::Count);
-    }
-    let percent = value.text()?.strip_suffix('%')?.trim_end();
-    let digits = (1..=3).contains(&percent.len()) && percent.bytes().all(|byte| byte.is_ascii_digit());
-    percent.parse().ok().filter(|percent| digits && *percent <= 100).map(Share::Percent)
 }
 
 fn path_right(text: &str) -> bool {

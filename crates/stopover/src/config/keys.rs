@@ -7,7 +7,7 @@ mod upstream;
 
 use std::time::Duration;
 
-use super::field::Field;
+use super::{field::Field, used::Config};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -17,13 +17,13 @@ const PREFETCH_MAX: usize = 64;
 const MEMORY_BYTES_MAX: u64 = 64 << 30;
 
 /// One thing that can be set.
-pub(super) struct Key {
+pub(super) struct Key<C: 'static = Config> {
     /// The table in the file that it stands in.
     pub(super) section: &'static str,
     /// Its name there.
     pub(super) name: &'static str,
     /// What it sets.
-    pub(super) field: Field,
+    pub(super) field: Field<C>,
     /// registry:2's variable for it.
     pub(super) registry: Option<&'static str>,
     /// What it is for: whole sentences.
@@ -330,16 +330,26 @@ static KEYS: &[Key] = &[
 ];
 
 const fn key(section: &'static str, name: &'static str, field: Field, doc: &'static str) -> Key {
+    table_key(section, name, field, doc)
+}
+
+/// Returns a key of a table that has a name of its own.
+pub(super) const fn table_key<C: 'static>(
+    section: &'static str,
+    name: &'static str,
+    field: Field<C>,
+    doc: &'static str,
+) -> Key<C> {
     Key { section, name, field, registry: None, doc }
 }
 
 /// A wait for something that is under way; never zero, since that would forbid it.
-const fn wait(of: fn(&mut super::Config) -> &mut Duration) -> Field {
+const fn wait(of: fn(&mut Config) -> &mut Duration) -> Field {
     Field::Duration { of, min: MILLISECOND, max: DAY }
 }
 
 /// A span of time for which something holds.
-const fn span(of: fn(&mut super::Config) -> &mut Duration) -> Field {
+const fn span(of: fn(&mut Config) -> &mut Duration) -> Field {
     Field::Duration { of, min: Duration::ZERO, max: Duration::from_secs(3_650 * 24 * 60 * 60) }
 }
 

@@ -108,6 +108,16 @@ pub enum MirrorWhen {
     First,
 }
 
+impl MirrorWhen {
+    /// Returns the word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::First => "first",
+        }
+    }
+}
+
 /// A part of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {

@@ -6,7 +6,8 @@ use std::fmt;
 
 use super::{
     keys::{self, Key, SECTIONS},
-    written::Setting,
+    tables,
+    written::{EGRESSES, OTHERS, Setting},
 };
 
 /// How far a name may be from a known one to be taken for it: a third of its length, at least this.
@@ -81,8 +82,10 @@ impl Mistake {
     /// A key that does not exist; `section` is empty where it stands in none.
     pub(super) fn unknown_key(place: Place, section: &str, name: &str) -> Self {
         let path = if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") };
+        let table = nearest(name, tables::KINDS.into_iter()).filter(|_| section == "upstream");
         let hint = match nearest_key(section, name) {
             Some(key) => format!("did you mean {}?", key.path()),
+            None if table.is_some() => format!("did you mean [upstream.{}]?", table.unwrap_or_default()),
             None if section.is_empty() => "expected a section such as [cache]".to_owned(),
             None => format!("[{section}] has {}", names_in(section)),
         };
@@ -91,16 +94,18 @@ impl Mistake {
 
     /// A section that does not exist.
     pub(super) fn unknown_section(place: Place, section: &str) -> Self {
-        let hint = match nearest(section, SECTIONS.iter().map(|(name, _)| *name)) {
+        let names = || SECTIONS.iter().map(|(name, _)| *name).chain([EGRESSES, OTHERS]);
+        let hint = match nearest(section, names()) {
+            _ if tables::KINDS.contains(&section) => format!("did you mean [upstream.{section}]?"),
             Some(name) => format!("did you mean [{name}]?"),
-            None => format!("the sections are {}", SECTIONS.map(|(name, _)| name).join(", ")),
+            None => format!("the sections are {}", names().collect::<Vec<_>>().join(", ")),
         };
         Self { place, what: format!("unknown section [{}]; {hint}", shown(section)) }
     }
 
     /// A variable of ours that names no key.
     pub(super) fn unknown_variable(variable: &str) -> Self {
-        let known: Vec<String> = keys::all().map(Key::variable).collect();
+        let known: Vec<String> = keys::all().map(Key::variable).chain(tables::variables()).collect();
         let hint = match nearest(variable, known.iter().map(String::as_str)) {
             Some(known) => format!("did you mean {known}?"),
             None => "expected STOPOVER_<SECTION>__<KEY>, such as STOPOVER_CACHE__TAG_TTL".to_owned(),

@@ -74,11 +74,19 @@ fn check_registries(configured: &[Configured<'_>], written: &mut Written) {
     }
 }
 
-/// Returns the registry and the key that a variable's name means, such as `ghcr.io` and `username` for
+/// What stands between a registry and a table of it in a variable's name.
+const TABLES: [&str; 2] = ["__ACCOUNTS__", "__MIRRORS__"];
+
+/// Returns the registry that a variable's name means, and the rest of that name: `ghcr.io` and `USERNAME` for
 /// `STOPOVER_UPSTREAMS__GHCR_IO__USERNAME`.
-pub(super) fn of_variable(variable: &str, others: &[Other]) -> Result<(String, String), Mistake> {
+pub(super) fn of_variable<'a>(variable: &'a str, others: &[Other]) -> Result<(String, &'a str), Mistake> {
     let wrong = |what: String| Mistake::new(Place::Variable(variable.to_owned()), what);
-    let Some((shown, key)) = variable.strip_prefix(VARIABLES).and_then(|rest| rest.rsplit_once("__")) else {
+    let parts = variable.strip_prefix(VARIABLES).and_then(|rest| {
+        let table = TABLES.iter().filter_map(|table| rest.find(table)).min();
+        let at = table.or_else(|| rest.rfind("__"))?;
+        Some((&rest[..at], &rest[at + 2..]))
+    });
+    let Some((shown, key)) = parts else {
         return Err(wrong(format!(
             "expected {VARIABLES}<REGISTRY>__<KEY>, such as {VARIABLES}GHCR_IO__USERNAME"
         )));
@@ -89,7 +97,7 @@ pub(super) fn of_variable(variable: &str, others: &[Other]) -> Result<(String, S
     known.dedup();
     let meant: Vec<&str> = known.iter().copied().filter(|registry| in_variable(registry) == shown).collect();
     match meant[..] {
-        [registry] => Ok((registry.to_owned(), key.to_ascii_lowercase())),
+        [registry] => Ok((registry.to_owned(), key)),
         [] => {
             let spelt: Vec<String> = known.iter().map(|registry| in_variable(registry)).collect();
             let near = nearest(shown, spelt.iter().map(String::as_str));
@@ -104,8 +112,8 @@ pub(super) fn of_variable(variable: &str, others: &[Other]) -> Result<(String, S
     }
 }
 
-/// Returns a registry's name as it stands in variables.
-fn in_variable(registry: &str) -> String {
+/// Returns the name of a registry or a table as it stands in variables.
+pub(super) fn in_variable(name: &str) -> String {
     let spelt = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    registry.chars().map(spelt).collect()
+    name.chars().map(spelt).collect()
 }

@@ -1,10 +1,8 @@
 //! The reference of the configuration, `docs/configuration.md`, made from the table of keys.
 
-use std::fmt::Write;
-
 use super::{
-    keys::{self, SECTIONS},
-    registry,
+    keys::{self, Key, SECTIONS},
+    registry, tables,
     used::{Config, Upstream},
 };
 
@@ -39,11 +37,42 @@ Durations are written as Go writes them, with days besides: `250ms`, `60s`, `1h3
 written `64KiB`, `64MiB`, `64GiB`.
 ";
 
+const TABLES: &str = "
+Each NAME is yours to choose. Two ways out, one of them slow, two accounts, one of them for some repositories, and a mirror:
+
+```toml
+[egresses.office]
+address = \"192.0.2.7\"
+
+[egresses.cellular]
+proxy = \"socks5://proxy.example.com:1080\"
+bandwidth = \"5MB\"
+
+[upstream.accounts.ann]
+username = \"ann\"
+password_file = \"/run/secrets/ann\"
+
+[upstream.accounts.team]
+username = \"acmebot\"
+password = \"<token>\"
+repositories = [\"acme\"]
+
+[upstream.mirrors.gcr]
+url = \"https://mirror.gcr.io\"
+when = \"low\"
+repositories = [\"library\"]
+```
+
+In the environment a name is in upper case, with `_` for whatever is neither a letter nor a digit: it means the table of that
+name in the file or, where there is none, a new one whose name is in lower case.
+";
+
 const OTHERS: &str = "
 ## [upstreams.\"registry\"]
 
 A table for each further registry, named as images name it. Its keys are those of `[upstream]` but `registry`; `url` is
-`https://` and the name, where it is not set. Such a table also gives a well-known registry an account.
+`https://` and the name, where it is not set. Such a table also gives a well-known registry an account. Below it stand its
+own `[upstreams.\"ghcr.io\".accounts.NAME]` and `[upstreams.\"ghcr.io\".mirrors.NAME]`.
 
 ```toml
 [upstreams.\"ghcr.io\"]
@@ -55,7 +84,7 @@ url = \"http://registry.example.com:5000\"
 ```
 
 In the environment it is `STOPOVER_UPSTREAMS__GHCR_IO__USERNAME`: the name in upper case, with `_` for whatever is neither a
-letter nor a digit. That works for well-known registries and for those that have a table, which may be empty.
+letter nor a digit, and `STOPOVER_UPSTREAMS__GHCR_IO__ACCOUNTS__ANN__PASSWORD` for a table below it. That works for well-known registries and for those that have a table, which may be empty.
 
 Clients name it by `?ns=ghcr.io`, as containerd does by itself, or by path: `<this mirror>/ghcr.io/org/app`. What
 docs/request-handling.md says of further ways needs `aliases` or `hosts`. No two registries may share a name, an alias or a host.
@@ -65,48 +94,60 @@ const TAIL: &str = "
 `HTTP_PROXY`, `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` hold for the line to the registry.
 ";
 
+/// The head of a table of keys.
+pub(super) const ROWS_HEAD: &str =
+    "| key and variable | default | takes | what it is for |\n|---|---|---|---|\n";
+
 /// Returns the reference as Markdown.
 pub fn reference() -> String {
-    let defaults = Config::default();
+    let mut defaults = Config::default();
     let mut text = HEAD.to_owned();
     for (section, doc) in SECTIONS {
-        text += &format!(
-            "\n## [{section}]\n\n{doc}\n\n| key and variable | default | takes | what it is for |\n|---|---|---|---|\n"
-        );
+        text += &format!("\n## [{section}]\n\n{doc}\n\n{ROWS_HEAD}");
         for key in keys::all().filter(|key| key.section == section) {
-            let default =
-                key.field.show(&defaults).map_or("not set".to_owned(), |value| format!("`{value}`"));
-            let (name, variable, takes) = (key.name, key.variable(), key.field.expected());
-            writeln!(text, "| `{name}`<br>`{variable}` | {default} | {takes} | {} |", key.doc)
-                .expect("writing to a string cannot fail");
+            text += &row(key, &key.variable(), key.field.show(&mut defaults));
         }
     }
+    text += &tables::reference();
+    text += TABLES;
     text += OTHERS;
     text += &registry::reference();
     text + TAIL
 }
 
+/// Returns the row of a key.
+pub(super) fn row<C: 'static>(key: &Key<C>, variable: &str, default: Option<String>) -> String {
+    let default = default.map_or("not set".to_owned(), |value| format!("`{value}`"));
+    let (name, takes, doc) = (key.name, key.field.expected(), key.doc);
+    format!("| `{name}`<br>`{variable}` | {default} | {takes} | {doc} |\n")
+}
+
 impl Config {
     /// Returns what is in force, as the file that would set it. Secrets are masked.
     pub fn effective(&self) -> String {
+        let mut all = self.clone();
         let mut text = String::new();
         for (at, (section, _)) in SECTIONS.iter().enumerate() {
             text += &format!("{}[{section}]\n", if at == 0 { "" } else { "\n" });
             for key in keys::all().filter(|key| key.section == *section) {
-                match key.field.show(self) {
+                match key.field.show(&mut all) {
                     Some(value) => text += &format!("{} = {value}\n", key.name),
                     None => text += &format!("# {} is not set\n", key.name),
                 }
             }
         }
+        text += &tables::show_upstream(&self.upstream, "upstream");
+        text += &tables::show_egresses(self);
         for upstream in &self.upstreams {
-            text += &format!("\n[upstreams.{:?}]\n", upstream.registry);
-            let alone = Config { upstream: upstream.clone(), ..Config::default() };
+            let header = format!("upstreams.{:?}", upstream.registry);
+            text += &format!("\n[{header}]\n");
+            let mut alone = Config { upstream: upstream.clone(), ..Config::default() };
             for key in keys::all().filter(|key| key.section == "upstream" && key.name != "registry") {
-                if let Some(value) = key.field.show(&alone) {
+                if let Some(value) = key.field.show(&mut alone) {
                     text += &format!("{} = {value}\n", key.name);
                 }
             }
+            text += &tables::show_upstream(upstream, &header);
         }
         let configured = |other: &&Upstream| self.upstreams.iter().any(|one| one.registry == other.registry);
         let others = self.others();

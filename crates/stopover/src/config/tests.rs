@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod registry;
+mod tables;
 mod upstreams;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -111,6 +112,9 @@ const ROWS: &[Row] = &[
         c.upstream.client_key.as_deref() == Some(Path::new("/k.pem"))
     }),
     ("upstream.anonymous", "false", "false", |c| !c.upstream.anonymous),
+    ("upstream.egresses", r#"["192.0.2.7", "default"]"#, "192.0.2.7,default", |c| {
+        c.upstream.egresses.iter().map(|egress| &*egress.name).eq(["192.0.2.7", "default"])
+    }),
     ("upstream.quota_reserve", r#""25%""#, "25%", |c| c.upstream.quota_reserve == Share::Percent(25)),
     ("upstream.bandwidth", r#""10MB""#, "10MB", |c| c.upstream.bandwidth == Some(10_000_000)),
     ("upstream.streams_max", "1", "1", |c| c.upstream.streams_max == 1),

@@ -56,6 +56,8 @@ pub struct Config {
     pub upstream: Upstream,
     /// Further registries.
     pub upstreams: Vec<Upstream>,
+    /// The ways out that have a name, in the order written.
+    pub egresses: Vec<Egress>,
     /// Which registries are mirrored besides.
     pub route: Route,
 }
@@ -296,6 +298,12 @@ impl Upstream {
     /// Returns whether there is an account to pull with.
     pub fn has_account(&self) -> bool {
         self.username.is_some() || self.credential_helper.is_some() || !self.accounts.is_empty()
+    }
+
+    /// Returns the registry, reached by all ways out that have a name or, where there are none, by the system's own.
+    pub fn reached_by(self, named: &[Egress]) -> Self {
+        let egresses = if named.is_empty() { vec![Egress::default()] } else { named.to_vec() };
+        Self { egresses, ..self }
     }
 
     /// Returns every other name of the registry.

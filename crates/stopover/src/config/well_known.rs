@@ -131,7 +131,7 @@ impl Config {
             for known in &WELL_KNOWN {
                 let is_configured = |upstream: &Upstream| upstream.registry == known.registry;
                 if !is_configured(&self.upstream) && !others.iter().any(is_configured) {
-                    others.push(Upstream::named(known.registry));
+                    others.push(Upstream::named(known.registry).reached_by(&self.egresses));
                 }
             }
         }

@@ -1,14 +1,25 @@
 //! What no key of a registry can tell alone: that what belongs together is set together, and what looks unwise.
 
 use super::{
+    Egress,
     mistake::Mistake,
+    tables,
     used::Upstream,
     written::{Setting, Written, place_of},
 };
 
 /// Checks that accounts and certificates are whole and that no password travels in the open. Sets what depends on there
 /// being an account.
-pub(super) fn check_upstream(upstream: &mut Upstream, settings: &[Setting], written: &mut Written) {
+///
+/// `egresses` are the ways out that have tables; those of the registry become some of them.
+pub(super) fn check_upstream(
+    upstream: &mut Upstream,
+    settings: &[Setting],
+    egresses: &[Egress],
+    written: &mut Written,
+) {
+    let place = place_of(settings, "upstream", "egresses");
+    tables::resolve_egresses(upstream, egresses, place, &mut written.mistakes);
     check_pairs(upstream, settings, written);
     check_helper(upstream, settings, written);
     check_anonymous(upstream, settings, written);

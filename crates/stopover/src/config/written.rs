@@ -13,18 +13,26 @@ use super::{
     mistake::{Mistake, Place},
     names,
     registry::Reading,
+    tables::{self, EgressTable, Entry, Tables},
+    used::Config,
 };
 
 /// What begins the name of each of our variables.
 pub(super) const OURS: &str = "STOPOVER_";
 /// The table of tables for further registries.
 pub(super) const OTHERS: &str = "upstreams";
+/// The table of tables for ways out.
+pub(super) const EGRESSES: &str = "egresses";
+/// What begins a variable for a way out.
+const EGRESS_VARIABLES: &str = "STOPOVER_EGRESSES__";
+/// What begins a variable for the default registry.
+const UPSTREAM_VARIABLES: &str = "STOPOVER_UPSTREAM__";
 /// The variable that names the file.
 pub(super) const FILE_VARIABLE: &str = "STOPOVER_CONFIG";
 
 /// One key set to one value.
-pub(super) struct Setting {
-    pub(super) key: &'static Key,
+pub(super) struct Setting<C: 'static = Config> {
+    pub(super) key: &'static Key<C>,
     /// What the key is called where it was written, if that is not its own name.
     pub(super) called: Option<&'static str>,
     pub(super) value: Value,
@@ -36,12 +44,15 @@ pub(super) struct Other {
     pub(super) registry: String,
     pub(super) place: Place,
     pub(super) settings: Vec<Setting>,
+    pub(super) tables: Tables,
 }
 
 /// All that was written, in the order in which it counts: later settings win.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) settings: Vec<Setting>,
+    pub(super) tables: Tables,
+    pub(super) egresses: Vec<Entry<EgressTable>>,
     pub(super) others: Vec<Other>,
     pub(super) mistakes: Vec<Mistake>,
     pub(super) warnings: Vec<String>,
@@ -66,10 +77,16 @@ impl Written {
         }
         let mut found = Vec::new();
         for (section, content) in document.get_ref() {
-            if section.get_ref() == OTHERS {
-                self.read_others(content, &at);
-            } else {
-                found.extend(read_section(section, content));
+            match (&**section.get_ref(), content.get_ref()) {
+                (OTHERS, _) => self.read_others(content, &at),
+                (EGRESSES, _) => self.egresses = tables::read(content, &at, &mut self.mistakes),
+                ("upstream", DeValue::Table(keys)) => {
+                    for (name, content) in keys {
+                        self.tables.read(name.get_ref(), content, &at, &mut self.mistakes);
+                    }
+                    found.extend(read_section(section, content));
+                }
+                _ => found.extend(read_section(section, content)),
             }
         }
         found.sort_by_key(|(span, _)| span.start);
@@ -97,8 +114,12 @@ impl Written {
                 self.mistakes.push(Mistake::new(at(content.span()), what));
                 continue;
             };
-            let mut other = Other { registry, place: at(name.span()), settings: Vec::new() };
+            let mut other =
+                Other { registry, place: at(name.span()), settings: Vec::new(), tables: Tables::default() };
             for (key_name, value) in table {
+                if other.tables.read(key_name.get_ref(), value, at, &mut self.mistakes) {
+                    continue;
+                }
                 match key_of_other(key_name.get_ref()) {
                     Some(key) => other.settings.push(Setting {
                         key,
@@ -144,6 +165,16 @@ impl Written {
             self.read_others_variable(name, text);
             return;
         }
+        if let Some(rest) = name.strip_prefix(EGRESS_VARIABLES) {
+            let read = tables::read_variable(&mut self.egresses, rest, name, text);
+            self.mistakes.extend(read.err());
+            return;
+        }
+        if let Some(rest) = name.strip_prefix(UPSTREAM_VARIABLES)
+            && self.tables.read_variable(rest, name, text, &mut self.mistakes)
+        {
+            return;
+        }
         let Some(key) = keys::all().find(|key| key.variable() == name) else {
             self.mistakes.push(Mistake::unknown_variable(name));
             return;
@@ -155,17 +186,25 @@ impl Written {
     /// A variable for a key of a further registry: one that has a table in the file, or a well-known one.
     fn read_others_variable(&mut self, name: &str, text: &str) {
         let place = Place::Variable(name.to_owned());
-        let (registry, key_name) = match names::of_variable(name, &self.others) {
+        let (registry, rest) = match names::of_variable(name, &self.others) {
             Ok(meant) => meant,
             Err(mistake) => return self.mistakes.push(mistake),
         };
-        let Some(key) = key_of_other(&key_name) else {
-            return self.mistakes.push(Mistake::unknown_key(place, "upstream", &key_name));
-        };
-        let setting = Setting { key, called: None, value: key.field.read(text), place: place.clone() };
-        match self.others.iter_mut().find(|other| other.registry == registry) {
-            Some(other) => other.settings.push(setting),
-            None => self.others.push(Other { registry, place, settings: vec![setting] }),
+        let at = self.others.iter().position(|other| other.registry == registry).unwrap_or_else(|| {
+            let (settings, tables) = (Vec::new(), Tables::default());
+            self.others.push(Other { registry, place: place.clone(), settings, tables });
+            self.others.len() - 1
+        });
+        let other = &mut self.others[at];
+        if other.tables.read_variable(rest, name, text, &mut self.mistakes) {
+            return;
+        }
+        let key_name = rest.to_ascii_lowercase();
+        match key_of_other(&key_name) {
+            Some(key) => {
+                other.settings.push(Setting { key, called: None, value: key.field.read(text), place })
+            }
+            None => self.mistakes.push(Mistake::unknown_key(place, "upstream", &key_name)),
         }
     }
 }
@@ -217,7 +256,9 @@ fn read_section(name: &Name<'_>, content: &Spanned<DeValue<'_>>) -> Vec<(Range<u
             )];
         }
     };
-    let each = table.iter().map(|(name, value)| match keys::find(&section, name.get_ref()) {
+    let is_table = |name: &str| section == "upstream" && tables::KINDS.contains(&name);
+    let plain = table.iter().filter(|(name, _)| !is_table(name.get_ref()));
+    let each = plain.map(|(name, value)| match keys::find(&section, name.get_ref()) {
         Some(key) => (value.span(), Found::Setting(key, read_value(value.get_ref()))),
         None => {
             let (section, key) = (section.clone(), name.get_ref().to_string());
@@ -227,7 +268,8 @@ fn read_section(name: &Name<'_>, content: &Spanned<DeValue<'_>>) -> Vec<(Range<u
     each.collect()
 }
 
-fn read_value(value: &DeValue<'_>) -> Value {
+/// Returns a value of TOML's.
+pub(super) fn read_value(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())

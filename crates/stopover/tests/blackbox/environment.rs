@@ -158,6 +158,38 @@ async fn each_mistake_is_named_with_its_place_and_what_was_expected() {
     assert!(!folder.path().join("docker").exists(), "nothing is started");
 }
 
+/// Accounts, ways out and mirrors have tables, which variables reach too, and passwords in them are nowhere shown.
+#[tokio::test]
+async fn the_tables_of_accounts_ways_out_and_mirrors_are_read_checked_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[egresses.office]\nproxy = \"http://ann:hunter2@127.0.0.1:9\"\n\
+                [upstream.accounts.ann]\nusername = \"ann\"\nrepositories = [\"acme\"]\n";
+    fs::write(folder.path().join("stopover.toml"), text).unwrap();
+    let env = [
+        ("STOPOVER_UPSTREAM__ACCOUNTS__ANN__PASSWORD", "hunter2"),
+        ("STOPOVER_UPSTREAM__MIRRORS__GCR__URL", "https://mirror.gcr.io"),
+        ("STOPOVER_UPSTREAMS__GHCR_IO__ACCOUNTS__BOT__IDENTITY_TOKEN", "hunter2"),
+    ];
+    let right = run(folder.path(), &["check"], &env).await;
+    assert_eq!(right.code, Some(0), "{}", right.err);
+    for there in [
+        "\negresses = [\"office\"]\n",
+        "\n[upstream.accounts.ann]\nusername = \"ann\"\npassword = \"***\"\nrepositories = [\"acme\"]\n",
+        "\n[upstream.mirrors.gcr]\nurl = \"https://mirror.gcr.io\"\nwhen = \"low\"\n",
+        "\n[egresses.office]\nproxy = \"http://***@127.0.0.1:9\"\n",
+        "\n[upstreams.\"ghcr.io\".accounts.bot]\nidentity_token = \"***\"\n",
+    ] {
+        assert!(right.out.contains(there), "{there}: {}", right.out);
+    }
+    let wrong = run(folder.path(), &["serve"], &[("STOPOVER_UPSTREAM__EGRESSES", "offcie,default")]).await;
+    assert_eq!(wrong.code, Some(1), "{}", wrong.err);
+    let expected = "stopover.toml:4:12: upstream.accounts.ann.username: expected password or password_file to be set too";
+    assert!(wrong.err.contains(expected), "{}", wrong.err);
+    for said in [right.out, right.err, wrong.out, wrong.err] {
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
 /// What else can be wrong: half an account, a file that is not there, a URL that is none.
 #[tokio::test]
 async fn what_makes_no_sense_together_is_a_mistake_too() {

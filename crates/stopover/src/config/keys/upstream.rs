@@ -1,6 +1,6 @@
 //! The keys of a registry: those of `[upstream]`, and of each table below `[upstreams]` but its name.
 
-use super::{Field, Key, key, wait};
+use super::{super::field::LaneField, Field, Key, key, wait};
 
 const REQUESTS_MAX: usize = 100_000;
 const STREAMS_MAX: usize = 64;
@@ -48,7 +48,8 @@ pub(super) static KEYS: &[Key] = &[
         "upstream",
         "username",
         Field::Text(|c| &mut c.upstream.username),
-        "The account to pull with. Not set, or empty, is anonymous. Whoever reaches the mirror can pull what the account can.",
+        "The account to pull with. Not set, or empty, is anonymous. Whoever reaches the mirror can pull what the account can. \
+         `[upstream.accounts.NAME]` is for further ones.",
     )
     .registry("REGISTRY_PROXY_USERNAME"),
     key(
@@ -112,8 +113,16 @@ pub(super) static KEYS: &[Key] = &[
     ),
     key(
         "upstream",
+        "egresses",
+        Field::Lane(LaneField::Ways(|c| &mut c.upstream.egresses)),
+        "The ways out to it: names of `[egresses.NAME]`, addresses of this machine, URLs of proxies (`http`, `https`, `socks5`), \
+         and `default`, the system's own way with the proxies that the environment names. Not set: all of `[egresses.NAME]`, or \
+         else `default`.",
+    ),
+    key(
+        "upstream",
         "quota_reserve",
-        Field::Share(|c| &mut c.upstream.quota_reserve),
+        Field::Lane(LaneField::Share(|c| &mut c.upstream.quota_reserve)),
         "How much of the pull quota is kept for what is not cached: a share of the limits of all accounts and ways out \
          together, or a number of GETs of manifests. At or below it no GET is spent on a tag that is cached, and cached tags \
          are checked less often. 0 keeps nothing.",
@@ -121,7 +130,7 @@ pub(super) static KEYS: &[Key] = &[
     key(
         "upstream",
         "bandwidth",
-        Field::Rate(|c| &mut c.upstream.bandwidth),
+        Field::Lane(LaneField::Rate(|c| &mut c.upstream.bandwidth)),
         "How many bytes a second (not bits) its content may come at, all transfers together, each with an equal part. What is \
          in the cache goes out at full speed.",
     ),

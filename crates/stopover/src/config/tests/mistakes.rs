@@ -126,7 +126,7 @@ const IN_FILE: &[(&str, &str)] = &[
     ("[cahce]\ntag_ttl = \"1s\"", "stopover.toml:1:2: unknown section [cahce]; did you mean [cache]?"),
     (
         "[prometheus]",
-        "stopover.toml:1:2: unknown section [prometheus]; the sections are http, access, tls, admin, storage, cache, log, route, upstream",
+        "stopover.toml:1:2: unknown section [prometheus]; the sections are http, access, tls, admin, storage, cache, log, route, upstream, egresses, upstreams",
     ),
     ("cache = 5", "stopover.toml:1:1: cache: expected a section, [cache]"),
     ("[[cache]]", "stopover.toml:1:3: cache: expected a section, [cache]"),
