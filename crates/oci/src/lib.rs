@@ -16,6 +16,7 @@ mod manifest;
 mod media_type;
 mod name;
 mod page;
+mod platform;
 mod query;
 mod range;
 mod reference;
@@ -34,6 +35,7 @@ pub use media_type::{
 };
 pub use name::{NAME_BYTES_MAX, NameError, RepositoryName, TAG_BYTES_MAX, Tag, TagError};
 pub use page::{N_MAX, Page};
+pub use platform::Platform;
 pub use query::QUERY_BYTES_MAX;
 pub use range::{ContentRange, RANGES_MAX, Selection, Span, select};
 pub use reference::{Reference, ReferenceError};

@@ -9,7 +9,7 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     Algorithm, DOCKER_MANIFEST, Descriptor, Digest, DigestError, MediaType, OCI_ARTIFACT, OCI_MANIFEST,
-    excerpt::excerpt, schema1,
+    excerpt::excerpt, media_type, schema1,
 };
 
 /// The largest manifest that is taken, in bytes; the spec's advice, and the limit of containerd.
@@ -38,6 +38,8 @@ pub struct Contents {
     /// Config and layers, in the document's order. Layers to be had from elsewhere (`urls` and a foreign or
     /// nondistributable type) are left out. Blobs of Docker's schema 1 have size 0, since it names none.
     pub blobs: Vec<Descriptor>,
+    /// The digest of the config, which stands first among the blobs; Docker's schema 1 has none.
+    pub config: Option<Digest>,
     /// The layers that are to be had from elsewhere, which a registry may have all the same.
     pub foreign: Vec<Descriptor>,
     /// The manifest that this one refers to.
@@ -249,6 +251,7 @@ impl Document<'_> {
         let artifact_type =
             [self.artifact_type, config_type].into_iter().flatten().find(|text| !text.is_empty());
 
+        let config = self.config.as_ref().and_then(|config| config.digest.parse().ok());
         let manifests = self.manifests.iter().flatten().map(Child::descriptor).collect::<Result<_, _>>()?;
         let blobs = self.config.iter();
         let blobs = blobs.chain(self.layers.iter().flatten()).chain(self.blobs.iter().flatten());
@@ -258,6 +261,7 @@ impl Document<'_> {
         Ok(Contents {
             manifests,
             blobs: blobs.chain(fs_layers).collect::<Result<_, _>>()?,
+            config,
             foreign: foreign.into_iter().filter_map(|child| child.descriptor().ok()).collect(),
             subject: self.subject.as_ref().map(Child::descriptor).transpose()?,
             artifact_type,
@@ -279,8 +283,7 @@ impl Child<'_> {
     /// Tells whether the content is to be had from `urls` rather than from the registry.
     fn is_foreign(&self) -> bool {
         let media_type = self.media_type.as_deref().unwrap_or_default();
-        let foreign = media_type.contains(".foreign.") || media_type.contains(".nondistributable.");
-        foreign && self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
+        media_type::is_foreign(media_type) && self.urls.as_ref().is_some_and(|urls| !urls.is_empty())
     }
 }
 

@@ -112,6 +112,15 @@ impl MediaType {
     pub fn is_index(&self) -> bool {
         matches!(self.as_str(), OCI_INDEX | DOCKER_LIST)
     }
+
+    /// Tells whether this is a layer that registries need not have, since it may not be handed on: Windows' bases.
+    pub fn is_foreign(&self) -> bool {
+        is_foreign(self.as_str())
+    }
+}
+
+pub(crate) fn is_foreign(media_type: &str) -> bool {
+    media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
 }
 
 impl FromStr for MediaType {
