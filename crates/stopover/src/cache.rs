@@ -30,6 +30,7 @@ mod housekeeping;
 mod kept;
 mod manifest;
 mod pass;
+mod prefetch;
 mod progress;
 mod retry;
 
@@ -39,6 +40,7 @@ pub use error::Error;
 
 use absent::Absent;
 use fill::Fills;
+use prefetch::Prefetch;
 
 /// How a request was answered: the log's word, the metric's label, and what `Cache-Status` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,6 +124,7 @@ struct Parts {
     check_flights: Arc<Flights<Digest, bool>>,
     discovery: discovery::Discovery,
     fills: Arc<Fills>,
+    prefetch: Prefetch,
     absent: Absent,
     failed_checks: Memory<(RepositoryName, Tag), (std::time::Instant, Arc<SourceError>)>,
     tasks: TaskTracker,
@@ -147,13 +150,15 @@ const FAILED_CHECK_TTL_MAX: Duration = Duration::from_secs(5);
 const MANIFEST_BYTES_TYPICAL: u64 = 4_096;
 
 impl Cache {
-    /// Returns a cache over a store and an index that keeps at most `memory_bytes` of manifests in memory.
+    /// Returns a cache over a store and an index that keeps at most `memory_bytes` of manifests in memory, and fetches at
+    /// most `prefetches_max` blobs at once from a registry before a client asks for them.
     pub fn new(
         store: Arc<dyn Store>,
         index: Arc<Index>,
         metrics: Arc<Metrics>,
         clock: Clock,
         memory_bytes: u64,
+        prefetches_max: usize,
     ) -> Self {
         let items = usize::try_from(memory_bytes / MANIFEST_BYTES_TYPICAL).unwrap_or(usize::MAX).max(16);
         let parts = Parts {
@@ -166,6 +171,7 @@ impl Cache {
             check_flights: Flights::new(),
             discovery: discovery::Discovery::new(),
             fills: Fills::new(),
+            prefetch: Prefetch::new(prefetches_max),
             absent: Absent::new(clock.clone()),
             failed_checks: Memory::new(FAILED_CHECKS_MAX),
             tasks: TaskTracker::new(),

@@ -121,6 +121,24 @@ struct RefusalLabels {
     reason: &'static str,
 }
 
+/// What became of a blob that was fetched before a client asked for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefetched {
+    /// Its fetch began.
+    Started,
+    /// A client asked for it after that.
+    Wanted,
+    /// The fetch was stopped, since no client asked for any blob of the image.
+    Cancelled,
+    /// It could not be fetched.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PrefetchLabels {
+    result: &'static str,
+}
+
 /// Registry 3's five counters for one type of content.
 #[derive(Default)]
 struct Proxied {
@@ -145,6 +163,7 @@ pub struct Metrics {
     upstream_requests: Family<UpstreamLabels, Counter>,
     mirror_requests: Family<MirrorLabels, Counter>,
     access_refusals: Family<RefusalLabels, Counter>,
+    prefetch: Family<PrefetchLabels, Counter>,
     quota_limit: Family<QuotaLabels, Gauge>,
     quota_remaining: Family<QuotaLabels, Gauge>,
     egress_received_bytes: Family<EgressLabels, Counter>,
@@ -193,6 +212,7 @@ impl Metrics {
             upstream_requests: Family::default(),
             mirror_requests: Family::default(),
             access_refusals: Family::default(),
+            prefetch: Family::default(),
             quota_limit: Family::default(),
             quota_remaining: Family::default(),
             egress_received_bytes: Family::default(),
@@ -256,6 +276,17 @@ impl Metrics {
             AccessRefusal::Busy => "busy",
         };
         self.access_refusals.get_or_create(&RefusalLabels { reason }).inc();
+    }
+
+    /// Counts a blob that is prefetched.
+    pub fn prefetch(&self, what: Prefetched) {
+        let result = match what {
+            Prefetched::Started => "started",
+            Prefetched::Wanted => "wanted",
+            Prefetched::Cancelled => "cancelled",
+            Prefetched::Failed => "failed",
+        };
+        self.prefetch.get_or_create(&PrefetchLabels { result }).inc();
     }
 
     /// Says which registries are named in labels. Others are `other`, since clients may name any number of them.
@@ -436,6 +467,11 @@ impl Metrics {
             "stopover_log_lines_dropped",
             "Log lines nobody read in time",
             self.log_lines_dropped.clone(),
+        );
+        r.register(
+            "stopover_prefetch",
+            "Blobs fetched before a client asked for them",
+            self.prefetch.clone(),
         );
         r.register("stopover_expired", "Contents removed as unused", self.expired.clone());
         r.register("stopover_access_refusals", "Requests not let in", self.access_refusals.clone());

@@ -120,8 +120,14 @@ pub async fn serve(
     let clock = Clock::default();
     let store = Arc::new(FsStore::open(&config.storage.root)?);
     let index = Index::open(&config.storage.root, clock.clone()).map_err(ServeError::Index)?;
-    let cache =
-        Cache::new(store, Arc::new(index), Arc::clone(&metrics), clock.clone(), config.cache.memory_bytes);
+    let cache = Cache::new(
+        store,
+        Arc::new(index),
+        Arc::clone(&metrics),
+        clock.clone(),
+        config.cache.memory_bytes,
+        config.cache.prefetch,
+    );
     let route = Arc::new(route_to_upstreams(&config, &metrics, &clock)?);
     let access = Access::new(&config.access, clock.clone(), Arc::clone(&metrics))?;
     let mut watching = vec![tokio::spawn(access.watch())];

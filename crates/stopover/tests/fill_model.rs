@@ -165,7 +165,8 @@ impl Scene {
         let store = Arc::new(FsStore::open(root.path()).expect("a new folder can be used"));
         let clock = Clock::default();
         let index = Arc::new(Index::open(root.path(), clock.clone()).expect("a new index can be made"));
-        let cache = Cache::new(Arc::clone(&store) as Arc<dyn Store>, index, Metrics::new(), clock, 1 << 20);
+        let cache =
+            Cache::new(Arc::clone(&store) as Arc<dyn Store>, index, Metrics::new(), clock, 1 << 20, 0);
         let source =
             Arc::new(Unsteady { blob, manner, opened: AtomicU64::new(0), sent_bytes: AtomicU64::new(0) });
         let repository: RepositoryName = "a/b".parse().expect("the name is valid");

@@ -59,6 +59,8 @@ pub(super) struct Fill {
 struct Followers {
     count: usize,
     last_left: Instant,
+    /// Whether the last one to leave was the only one and wants nobody to wait for another.
+    let_go: bool,
 }
 
 /// What a follower that came too late has to wait for: the end of a fill that is being given up.
@@ -141,7 +143,7 @@ impl Fill {
             digest,
             origin,
             progress: watch::Sender::new(Progress::default()),
-            followers: Mutex::new(Followers { count: 0, last_left: Instant::now() }),
+            followers: Mutex::new(Followers { count: 0, last_left: Instant::now(), let_go: false }),
             claims: Mutex::default(),
         }
     }
@@ -222,10 +224,14 @@ impl Fill {
     /// waits for its end and begins another.
     fn abandon(&self, position: u64, size: Option<u64>) -> bool {
         let followers = self.lock_followers();
-        if followers.count > 0 || followers.last_left.elapsed() < ABANDONED_GRACE {
+        let is_early = !followers.let_go && followers.last_left.elapsed() < ABANDONED_GRACE;
+        if followers.count > 0 || is_early {
             return false;
         }
-        let dear = size.is_none_or(|size| position < size / 2 && size - position > LITTLE_LEFT_BYTES);
+        let dear = size.is_none_or(|size| match followers.let_go {
+            true => position < size,
+            false => position < size / 2 && size - position > LITTLE_LEFT_BYTES,
+        });
         if dear {
             self.progress.send_modify(|progress| progress.closing = true);
         }
@@ -242,8 +248,17 @@ pub(super) struct Follower(Arc<Fill>);
 
 impl Follower {
     fn of(fill: &Arc<Fill>) -> Self {
-        fill.lock_followers().count += 1;
+        let mut followers = fill.lock_followers();
+        followers.count += 1;
+        followers.let_go = false;
+        drop(followers);
         Self(Arc::clone(fill))
+    }
+
+    /// Leaves; if nobody else follows, and nobody comes before its next bytes do, the fill stops.
+    pub(super) fn let_go(self) {
+        let mut followers = self.0.lock_followers();
+        followers.let_go = followers.count == 1;
     }
 
     pub(super) fn fill(&self) -> &Arc<Fill> {

@@ -50,6 +50,9 @@ pub(super) async fn serve(
         }
         (response, served.outcome, served.warning)
     } else {
+        if wants_the_rest(pull) {
+            cache.asked_for(origin, digest);
+        }
         let served = cache.blob(origin, digest).await.map_err(failed)?;
         line.digest = Some(*digest);
         line.served(&served);
@@ -62,6 +65,16 @@ pub(super) async fn serve(
     headers.insert(header::CACHE_CONTROL, FOR_EVER);
     respond::explain(headers, outcome, warning.as_ref());
     Ok(response)
+}
+
+/// Returns whether the client wants all of the blob, or all from some byte on, however long it is.
+fn wants_the_rest(pull: &Pull<'_>) -> bool {
+    let range = pull.headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+    match select(range, u64::MAX) {
+        Selection::Whole => true,
+        Selection::Single(span) => span.open_ended,
+        Selection::Multiple(_) | Selection::Unsatisfiable => false,
+    }
 }
 
 fn selected(pull: &Pull<'_>, digest: &Digest, blob: &Blob) -> Result<Response<Body>, Refusal> {

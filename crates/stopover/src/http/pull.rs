@@ -238,6 +238,9 @@ impl Pulls {
             served.map(|descriptor| (descriptor, Bytes::new()))
         } else {
             let served = self.cache.manifest(origin, reference).await.map_err(failed)?;
+            if !already_has(pull.headers, &served.content.descriptor.digest) {
+                self.cache.handed_out(origin, &served);
+            }
             served.map(|manifest| (manifest.descriptor, manifest.bytes))
         };
         line.served(&served);

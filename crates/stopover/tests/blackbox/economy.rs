@@ -1,4 +1,5 @@
-//! What a pull costs the registry, in requests: the targets for cold and warm pulls.
+//! What a pull costs the registry, in requests: the targets for cold and warm pulls. Blobs that are fetched before
+//! they are asked for cost the same.
 
 use futures_util::future::join_all;
 use hubsim::{Hub, Options, images};
@@ -46,7 +47,7 @@ async fn a_cold_pull_is_one_or_two_manifests_each_blob_once_and_at_most_two_toke
         for as_containerd in [false, true] {
             let hub = Hub::start(Options { token_port_apart: as_containerd, ..Options::default() }).await;
             let image = images::busybox(&hub, REPOSITORY, "3", format);
-            let mirror = Mirror::start(&hub).await;
+            let mirror = Mirror::start_with(&hub, MirrorOptions::default().prefetching()).await;
             if as_containerd {
                 pull_as_containerd(&mirror, &image).await;
             } else {
@@ -69,7 +70,7 @@ async fn a_cold_pull_is_one_or_two_manifests_each_blob_once_and_at_most_two_toke
 async fn a_cold_pull_of_many_layers_fetches_each_byte_once() {
     let hub = Hub::start(Options::default()).await;
     let image = images::image_of_blobs(&hub, REPOSITORY, "3", 12, 1 << 20);
-    let mirror = Mirror::start(&hub).await;
+    let mirror = Mirror::start_with(&hub, MirrorOptions::default().prefetching()).await;
     pull_as_dockerd(&mirror, &image).await;
     let counters = hub.counters();
     assert_eq!((counters.manifest_get, counters.token), (1, 1));
@@ -83,7 +84,7 @@ async fn a_cold_pull_of_many_layers_fetches_each_byte_once() {
 async fn a_hundred_warm_pulls_within_freshness_ask_for_nothing() {
     let hub = Hub::start(Options::default()).await;
     let image = images::busybox(&hub, REPOSITORY, "3", images::Format::OciIndex);
-    let mirror = Mirror::start(&hub).await;
+    let mirror = Mirror::start_with(&hub, MirrorOptions::default().prefetching()).await;
     pull_as_dockerd(&mirror, &image).await;
     for blob in image.blobs() {
         mirror.until_stored(blob).await;
@@ -105,7 +106,7 @@ async fn a_hundred_warm_pulls_within_freshness_ask_for_nothing() {
 async fn a_warm_pull_past_freshness_is_one_head() {
     let hub = Hub::start(Options::default()).await;
     let image = images::busybox(&hub, REPOSITORY, "3", images::Format::OciIndex);
-    let mirror = Mirror::start_with(&hub, MirrorOptions::default().tags_never_fresh()).await;
+    let mirror = Mirror::start_with(&hub, MirrorOptions::default().prefetching().tags_never_fresh()).await;
     pull_as_dockerd(&mirror, &image).await;
     for blob in image.blobs() {
         mirror.until_stored(blob).await;

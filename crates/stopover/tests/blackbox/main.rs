@@ -31,6 +31,7 @@ mod logbook;
 mod manifests;
 mod patience;
 mod ping;
+mod prefetch;
 mod private_registries;
 mod promises;
 mod quirks;

@@ -15,6 +15,8 @@ use tempfile::TempDir;
 
 use super::{Answer, Reply, client, soon, until};
 
+const PREFETCH: &str = "STOPOVER_CACHE__PREFETCH";
+
 /// What differs from the mirror that most tests use.
 #[derive(Clone, Default)]
 pub(crate) struct MirrorOptions {
@@ -42,6 +44,11 @@ impl MirrorOptions {
     /// Has tags asked about each time.
     pub(crate) fn tags_never_fresh(self) -> Self {
         self.env("STOPOVER_CACHE__TAG_TTL", "0")
+    }
+
+    /// Has it fetch blobs before they are asked for, as it does where nobody says otherwise.
+    pub(crate) fn prefetching(self) -> Self {
+        self.env(PREFETCH, 4)
     }
 
     /// Mirrors this URL, not the Hub's.
@@ -315,6 +322,8 @@ fn command(options: &MirrorOptions, upstream: &str, root: &Path) -> Command {
         .env("STOPOVER_HTTP__ADDR", "127.0.0.1:0")
         .env("STOPOVER_ADMIN__ADDR", "127.0.0.1:0")
         .env("STOPOVER_HTTP__WORKERS", "2")
+        // What a test counts is what its own requests brought.
+        .env(PREFETCH, "0")
         .envs(std::env::var_os("PATH").map(|path| ("PATH", path)))
         .envs(options.env.iter().map(|(name, value)| (name, value)))
         .stdin(options.stream(0))

@@ -64,6 +64,7 @@ impl Filler {
     pub(super) async fn pass(mut self, error: &io::Error) {
         tracing::warn!(%error, digest = %self.fill.digest, at = self.hashed, "the disk takes no more; the blob is passed through");
         self.cache.parts.metrics.passed.inc();
+        self.cache.parts.prefetch.disk_refused(self.cache.parts.clock.now());
         if let Some(spool) = self.spool.take() {
             spool.discard();
         }
