@@ -9,7 +9,7 @@ use hubsim::{Hub, Options};
 use tempfile::TempDir;
 
 use crate::{
-    rig::{honey::Honey, proxy::ForwardProxy},
+    rig::{honey::Honey, proxy::ForwardProxy, socks::SocksProxy},
     support::{Mirror, MirrorOptions, Reply, until},
 };
 
@@ -205,6 +205,7 @@ async fn no_name_that_a_client_makes_up_is_connected_to() {
         nothing_of_them_is_kept(&net).await;
     }
     a_proxy_cannot_be_led_inside(&traps).await;
+    no_way_out_leads_inside(&traps).await;
     the_traps_work(&traps).await;
 }
 
@@ -333,4 +334,24 @@ async fn a_proxy_cannot_be_led_inside(traps: &Traps) {
     };
     assert!(head.starts_with("CONNECT 8.8.4.4:443 HTTP/1.1\r\n"), "{head}");
     assert!(!head.contains("evil"), "{head}");
+}
+
+/// The same for each kind of way out that a configuration may name, all at once; the last of them lets a public one out.
+async fn no_way_out_leads_inside(traps: &Traps) {
+    let (http, socks) = (ForwardProxy::start().await, SocksProxy::start("clerk:pw").await);
+    let ways = ["127.0.0.2".to_owned(), "::1".to_owned(), http.url(), socks.url("socks5h")];
+    for way in ways {
+        let kind = if way.contains("://") { "PROXY" } else { "ADDRESS" };
+        let key = format!("STOPOVER_EGRESSES__OFFICE__{kind}");
+        let net = net(traps, |options| options.env("STOPOVER_ROUTE__OPEN", "true").env(&key, &way)).await;
+        for (name, _) in NAMES {
+            assert_eq!(net.by_ns(name).await.status, 502, "{name} by {way}");
+            net.assert_silent(&format!("{name} by {way}"));
+        }
+        assert_eq!((http.heads(), socks.asked()), (vec![], vec![]), "by {way}");
+        if way.starts_with("socks") {
+            assert_eq!(net.by_ns("public.evil.dev").await.status, 503);
+            assert_eq!(socks.asked().first().map(String::as_str), Some("8.8.4.4:443"));
+        }
+    }
 }

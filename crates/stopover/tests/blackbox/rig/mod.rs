@@ -6,6 +6,7 @@ pub(crate) mod honey;
 pub(crate) mod https;
 pub(crate) mod program;
 pub(crate) mod proxy;
+pub(crate) mod socks;
 pub(crate) mod tls;
 pub(crate) mod volume;
 

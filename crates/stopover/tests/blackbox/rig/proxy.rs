@@ -78,7 +78,7 @@ async fn forward(mut client: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> Optio
 }
 
 /// Returns where a `host:port` is: `.test` is this machine.
-fn here(authority: &str) -> String {
+pub(super) fn here(authority: &str) -> String {
     match authority.split_once(".test:") {
         Some((_, port)) => format!("127.0.0.1:{port}"),
         None => authority.to_owned(),
