@@ -60,7 +60,9 @@ pub fn source(
         return Ok(registry);
     }
     let mut mirrors = Vec::with_capacity(options.mirrors.len());
-    for mirror in &options.mirrors {
+    let mut by_name: Vec<_> = options.mirrors.iter().collect();
+    by_name.sort_by(|one, other| one.name.cmp(&other.name));
+    for mirror in by_name {
         let there = options_of(options, mirror);
         let source = made(&config::Upstream { pace: UNPACED, ..there.clone() })?;
         mirrors.push(Mirror::new(&options.registry, mirror, there.pace, source, metrics, clock));

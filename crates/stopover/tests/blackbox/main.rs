@@ -30,6 +30,7 @@ mod garbage_collect;
 mod listeners;
 mod logbook;
 mod manifests;
+mod mirrors;
 mod patience;
 mod ping;
 mod prefetch;
