@@ -27,6 +27,7 @@ mod economy;
 mod environment;
 mod folder;
 mod garbage_collect;
+mod hostile;
 mod listeners;
 mod logbook;
 mod manifests;

@@ -1,4 +1,6 @@
 //! A listener that nobody should trust: answers whatever it is asked, and keeps every byte that it hears.
+//!
+//! It speaks just enough HTTP to know where a request ends.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -10,6 +12,9 @@ use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
+
+/// Says what to answer to a request, given whole.
+type Answer = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// A trap for credentials. It closes when dropped.
 pub(crate) struct Honey {
@@ -28,33 +33,36 @@ impl Honey {
     /// Sets a trap that answers every request with a token to nothing.
     pub(crate) async fn start() -> Self {
         let body = "{\"token\":\"honey\",\"expires_in\":300}";
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json";
-        Self::answering(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-type: application/json";
+        let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        Self::telling(move |_| answer.clone()).await
     }
 
     /// Sets a trap that wants to know who is there; `challenge` is its `WWW-Authenticate`.
     pub(crate) async fn challenging(challenge: impl Fn(u16) -> String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let port = listener.local_addr().expect("a listener has an address").port();
-        let head = "HTTP/1.1 401 Unauthorized\r\nwww-authenticate:";
-        Self::at(listener, format!("{head} {}\r\ncontent-length: 0\r\n\r\n", challenge(port)))
+        let head = "HTTP/1.1 401 Unauthorized\r\nconnection: close\r\nwww-authenticate:";
+        let answer = format!("{head} {}\r\ncontent-length: 0\r\n\r\n", challenge(port));
+        Self::at(listener, Arc::new(move |_| answer.clone()))
     }
 
     /// Sets a trap at an address of this machine, which answers nothing that makes sense.
     pub(crate) async fn on(address: &str) -> Self {
         let listener = TcpListener::bind(address).await.expect("nothing else listens there, and we may");
-        Self::at(listener, "nothing".to_owned())
+        Self::at(listener, Arc::new(|_| "nothing".to_owned()))
     }
 
-    async fn answering(answer: String) -> Self {
+    /// Sets a trap that answers each request, of which it is given the head and the body, by `answer`.
+    pub(crate) async fn telling(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
-        Self::at(listener, answer)
+        Self::at(listener, Arc::new(answer))
     }
 
-    fn at(listener: TcpListener, answer: String) -> Self {
+    fn at(listener: TcpListener, answer: Answer) -> Self {
         let port = listener.local_addr().expect("a listener has an address").port();
         let heard = Arc::new(Heard::default());
-        let (answer, hears): (Arc<str>, _) = (answer.into(), Arc::clone(&heard));
+        let hears = Arc::clone(&heard);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 hears.connections.fetch_add(1, Ordering::SeqCst);
@@ -92,15 +100,24 @@ impl Heard {
     }
 }
 
-async fn listen(mut stream: TcpStream, answer: Arc<str>, heard: Arc<Heard>) {
+/// Returns whether a request has come to its end.
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request).to_lowercase();
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let len = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse().ok());
+    body.len() >= len.unwrap_or(0)
+}
+
+async fn listen(mut stream: TcpStream, answer: Answer, heard: Arc<Heard>) {
     let mut request = Vec::new();
     let mut buffer = [0; 4096];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
         heard.lock().extend_from_slice(&buffer[..read]);
         request.extend_from_slice(&buffer[..read]);
-        if request.ends_with(b"\r\n\r\n") {
+        if is_whole(&request) {
+            let said = answer(&String::from_utf8_lossy(&request));
             request.clear();
-            if stream.write_all(answer.as_bytes()).await.is_err() {
+            if stream.write_all(said.as_bytes()).await.is_err() {
                 return;
             }
         }

@@ -71,6 +71,9 @@ async fn forward(mut client: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> Optio
     }
     let (authority, path) = target.strip_prefix("http://")?.split_once('/')?;
     let mut server = TcpStream::connect(here(authority)).await.ok()?;
+    // What is for the proxy itself stays with it (RFC 9110, section 11.7.2).
+    let is_own = |line: &&str| line.to_lowercase().starts_with("proxy-authorization:");
+    let rest: String = rest.split_inclusive("\r\n").filter(|line| !is_own(line)).collect();
     let onward = format!("{method} /{path} HTTP/1.1\r\nconnection: close\r\n{rest}");
     server.write_all(onward.as_bytes()).await.ok()?;
     copy_bidirectional(&mut client, &mut server).await.ok()?;

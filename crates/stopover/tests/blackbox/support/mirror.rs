@@ -36,6 +36,11 @@ impl MirrorOptions {
         self
     }
 
+    /// Returns the variables that are set.
+    pub(crate) fn variables(&self) -> Vec<(&str, &str)> {
+        self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    }
+
     /// Pulls with an account.
     pub(crate) fn account(self, user: &str, password: &str) -> Self {
         self.env("REGISTRY_PROXY_USERNAME", user).env("REGISTRY_PROXY_PASSWORD", password)
