@@ -26,23 +26,23 @@ impl Wall {
 /// Tells the time.
 #[derive(Clone, Default)]
 pub struct Clock {
-    turned_seconds: Arc<AtomicU64>,
+    turned_ms: Arc<AtomicU64>,
 }
 
 impl Clock {
     /// Returns an instant to measure from.
     pub fn now(&self) -> Instant {
-        Instant::now() + Duration::from_secs(self.turned_seconds.load(Ordering::Relaxed))
+        Instant::now() + Duration::from_millis(self.turned_ms.load(Ordering::Relaxed))
     }
 
     /// Returns the calendar's time.
     pub fn wall(&self) -> Wall {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Wall(since_1970.as_secs() + self.turned_seconds.load(Ordering::Relaxed))
+        Wall(since_1970.as_secs() + self.turned_ms.load(Ordering::Relaxed) / 1000)
     }
 
     /// Turns both clocks on; for tests of what happens much later.
     pub fn turn_on(&self, by: Duration) {
-        self.turned_seconds.fetch_add(by.as_secs(), Ordering::Relaxed);
+        self.turned_ms.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 }
