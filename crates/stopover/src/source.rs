@@ -20,6 +20,12 @@ pub trait Source: Send + Sync {
     /// Returns the registry's name as logs, metrics and messages have it, such as `docker.io`.
     fn registry(&self) -> &str;
 
+    /// Returns by how many streams at one time blobs may be fetched where several bring more than one does. Each blob
+    /// has one in any case.
+    fn streams_max(&self) -> usize {
+        1
+    }
+
     /// Returns how things stand with each lane that the registry can be asked by, for the operator.
     fn lanes(&self) -> Vec<LaneReport> {
         Vec::new()

@@ -191,7 +191,7 @@ pub struct Mismatch {
 /// Feeds the bytes from `start` to `end` (exclusive) of `file` to `hasher`.
 pub fn hash_range(file: &File, start: u64, end: u64, hasher: &mut Hasher) -> io::Result<()> {
     const STEP_BYTES: u64 = 256 << 10;
-    let mut buffer = vec![0; STEP_BYTES as usize];
+    let mut buffer = vec![0; STEP_BYTES.min(end.saturating_sub(start)) as usize];
     let mut at = start;
     while at < end {
         let step = (end - at).min(STEP_BYTES);

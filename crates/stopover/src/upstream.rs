@@ -88,6 +88,7 @@ pub struct Upstream {
     clock: Clock,
     answer_timeout: Duration,
     stall_timeout: Duration,
+    streams_max: usize,
     /// What content keeps to, besides what its way out does.
     bandwidth: Option<Arc<Bandwidth>>,
     fuse: Fuse,
@@ -163,6 +164,7 @@ impl Upstream {
             clock,
             answer_timeout: options.answer_timeout,
             stall_timeout: options.stall_timeout,
+            streams_max: options.streams_max,
             bandwidth: options.bandwidth.map(Bandwidth::new),
             gates: Mutex::default(),
         }))
@@ -269,6 +271,10 @@ impl Upstream {
 impl Source for Upstream {
     fn registry(&self) -> &str {
         &self.registry
+    }
+
+    fn streams_max(&self) -> usize {
+        self.streams_max
     }
 
     fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Told<Resolved>> {

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::FileExt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,7 +17,7 @@ use oci::{Algorithm, Descriptor, Digest, Manifest, Page, Reference, RepositoryNa
 use stopover::{
     cache::{Cache, Outcome, Segment},
     clock::Clock,
-    index::Index,
+    index::{Index, Membership},
     metrics::Metrics,
     source::{
         Answer, BlobStream, Freshness, Origin, Purpose, Resolved, Source, SourceError, SourceErrorKind,
@@ -48,11 +48,21 @@ struct Manner {
     ignores_ranges: bool,
     lies: bool,
     says_size: bool,
+    /// Whether it refuses a stream while it sends another.
+    sends_one: bool,
+    /// By how many streams it may be asked.
+    streams_max: usize,
 }
+
+/// What one connection brings in a second, by the clock that the source turns.
+const BYTES_PER_SECOND: u64 = 4_000_000;
 
 struct Unsteady {
     blob: Bytes,
     manner: Manner,
+    clock: Clock,
+    flowing: Arc<AtomicUsize>,
+    flowed_most: AtomicUsize,
     opened: AtomicU64,
     sent_bytes: AtomicU64,
 }
@@ -86,11 +96,35 @@ impl Unsteady {
         }
         self.sent_bytes
             .fetch_add(chunks.iter().flatten().map(|chunk| chunk.len() as u64).sum(), Ordering::SeqCst);
-        let slowly = stream::iter(chunks).then(|chunk| async {
-            tokio::task::yield_now().await;
-            chunk
+        let flowing = Flowing::begin(&self.flowing);
+        self.flowed_most.fetch_max(self.flowing.load(Ordering::SeqCst), Ordering::SeqCst);
+        let clock = self.clock.clone();
+        let slowly = stream::iter(chunks).then(move |chunk| {
+            let streams = flowing.0.load(Ordering::SeqCst).max(1) as u64;
+            let bytes = chunk.as_ref().map_or(0, |chunk: &Bytes| chunk.len() as u64);
+            clock.turn_on(Duration::from_micros(bytes * 1_000_000 / BYTES_PER_SECOND / streams));
+            async {
+                tokio::task::yield_now().await;
+                chunk
+            }
         });
         BlobStream { start, size: self.manner.says_size.then_some(size), lane: None, body: slowly.boxed() }
+    }
+}
+
+/// Counts a stream as long as it lives.
+struct Flowing(Arc<AtomicUsize>);
+
+impl Flowing {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Flowing {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -105,6 +139,10 @@ fn unused<T: Send + 'static>() -> Answer<'static, T> {
 impl Source for Unsteady {
     fn registry(&self) -> &str {
         "test"
+    }
+
+    fn streams_max(&self) -> usize {
+        self.manner.streams_max
     }
 
     fn resolve<'a>(&'a self, _: &'a RepositoryName, _: &'a Tag) -> Answer<'a, Told<Resolved>> {
@@ -135,6 +173,9 @@ impl Source for Unsteady {
         start: u64,
         end: Option<u64>,
     ) -> Answer<'a, BlobStream> {
+        if self.manner.sends_one && self.flowing.load(Ordering::SeqCst) > 0 {
+            return Box::pin(future::ready(Err(error(SourceErrorKind::TooManyRequests))));
+        }
         Box::pin(future::ready(Ok(self.open(start, end))))
     }
 
@@ -165,11 +206,21 @@ impl Scene {
         let store = Arc::new(FsStore::open(root.path()).expect("a new folder can be used"));
         let clock = Clock::default();
         let index = Arc::new(Index::open(root.path(), clock.clone()).expect("a new index can be made"));
-        let cache =
-            Cache::new(Arc::clone(&store) as Arc<dyn Store>, index, Metrics::new(), clock, 1 << 20, 0);
-        let source =
-            Arc::new(Unsteady { blob, manner, opened: AtomicU64::new(0), sent_bytes: AtomicU64::new(0) });
         let repository: RepositoryName = "a/b".parse().expect("the name is valid");
+        if manner.streams_max > 1 {
+            index.set_names(&repository, vec![(digest, size, Membership::Blob)]);
+        }
+        let store_of_cache = Arc::clone(&store) as Arc<dyn Store>;
+        let cache = Cache::new(store_of_cache, index, Metrics::new(), clock.clone(), 1 << 20, 0);
+        let source = Arc::new(Unsteady {
+            blob,
+            manner,
+            clock,
+            flowing: Arc::default(),
+            flowed_most: AtomicUsize::new(0),
+            opened: AtomicU64::new(0),
+            sent_bytes: AtomicU64::new(0),
+        });
         let origin = Origin {
             registry: Arc::from("test"),
             repository: repository.clone(),
@@ -187,7 +238,7 @@ impl Scene {
     }
 
     /// Pulls as a client does; returns what it got and whether that was all it asked for. One in some clients leaves.
-    async fn pull(&self, mut chance: Chance) -> (Span, Vec<u8>, bool, Outcome) {
+    async fn pull(&self, mut chance: Chance, wants: Wants) -> (Span, Vec<u8>, bool, Outcome) {
         let served = match self.cache.blob(&self.origin, &self.digest).await {
             Ok(served) => served,
             Err(_) => {
@@ -195,11 +246,12 @@ impl Scene {
             }
         };
         let size = served.content.size();
-        let start = if chance.one_in(2) { 0 } else { chance.below(size.max(1)) };
-        let open_ended = size == 0 || chance.one_in(2);
+        let whole = wants == Wants::Whole;
+        let start = if whole || chance.one_in(2) { 0 } else { chance.below(size.max(1)) };
+        let open_ended = whole || size == 0 || chance.one_in(2);
         let end = if open_ended { size } else { start + 1 + chance.below(size - start) };
         let span = Span { start, end, open_ended };
-        let leaves_after = if chance.one_in(5) { chance.below(end - start + 1) } else { u64::MAX };
+        let leaves_after = if !whole && chance.one_in(5) { chance.below(end - start + 1) } else { u64::MAX };
         let mut reader = served.content.read(&span);
         let mut got = Vec::new();
         loop {
@@ -220,7 +272,18 @@ impl Scene {
     }
 }
 
+/// What clients pull.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wants {
+    Whole,
+    Anything,
+}
+
 async fn play(size: u64, manner: Manner, clients: u64) -> Scene {
+    play_with(size, manner, clients, Wants::Anything).await
+}
+
+async fn play_with(size: u64, manner: Manner, clients: u64, wants: Wants) -> Scene {
     let scene = Arc::new(Scene::new(size, manner));
     let pulls: Vec<_> = (0..clients)
         .map(|client| {
@@ -229,7 +292,7 @@ async fn play(size: u64, manner: Manner, clients: u64) -> Scene {
                 for _ in 0..chance.below(20) {
                     tokio::task::yield_now().await;
                 }
-                scene.pull(chance).await
+                scene.pull(chance, wants).await
             })
         })
         .collect();
@@ -255,7 +318,17 @@ async fn play(size: u64, manner: Manner, clients: u64) -> Scene {
     Arc::into_inner(scene).expect("every client is gone")
 }
 
-const STEADY: Manner = Manner { seed: 0, cuts: false, ignores_ranges: false, lies: false, says_size: true };
+const STEADY: Manner = Manner {
+    seed: 0,
+    cuts: false,
+    ignores_ranges: false,
+    lies: false,
+    says_size: true,
+    sends_one: false,
+    streams_max: 1,
+};
+/// By several streams, of which each brings little.
+const SHARED: Manner = Manner { streams_max: 8, ..STEADY };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_staggered_clients_cost_one_download() {
@@ -289,5 +362,44 @@ async fn a_source_that_lies_is_never_believed() {
 async fn empty_and_tiny_blobs_are_blobs() {
     for size in [0, 1, 65_535, 65_536, 65_537] {
         play(size, Manner { seed: size, ..STEADY }, 5).await;
+    }
+}
+
+/// More than a blob needs to be fetched by several streams.
+fn large(seed: u64) -> u64 {
+    (16 << 20) + seed * 1_700_003
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_byte_is_asked_for_twice_by_several_streams() {
+    let mut flowed_most = 0;
+    for seed in 0..5 {
+        let size = large(seed);
+        let scene = play_with(size, Manner { seed, ..SHARED }, 4, Wants::Whole).await;
+        assert_eq!(scene.source.sent_bytes.load(Ordering::SeqCst), size, "seed {seed}");
+        flowed_most = scene.source.flowed_most.load(Ordering::SeqCst).max(flowed_most);
+    }
+    assert!(flowed_most > 2, "at most {flowed_most} streams");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_break_or_lie_give_right_bytes_or_none() {
+    for seed in 0..3 {
+        play(large(seed), Manner { seed, cuts: true, ..SHARED }, 8).await;
+        play(large(seed), Manner { seed, lies: true, ..SHARED }, 8).await;
+        play(large(seed), Manner { seed, lies: true, cuts: true, ..SHARED }, 8).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_does_not_bear_several_streams_is_asked_by_one() {
+    for seed in 0..3 {
+        let ignoring = Manner { seed, ignores_ranges: true, ..SHARED };
+        play(large(seed), ignoring, 6).await;
+        let scene = play_with(large(seed), ignoring, 3, Wants::Whole).await;
+        assert!(scene.source.opened.load(Ordering::SeqCst) <= 3, "seed {seed}: it is found out at once");
+        let scene = play_with(large(seed), Manner { seed, sends_one: true, ..SHARED }, 3, Wants::Whole).await;
+        assert_eq!(scene.source.flowed_most.load(Ordering::SeqCst), 1, "seed {seed}");
+        assert_eq!(scene.source.sent_bytes.load(Ordering::SeqCst), large(seed), "seed {seed}");
     }
 }

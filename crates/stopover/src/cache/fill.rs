@@ -14,6 +14,7 @@ use std::{
 
 use oci::Digest;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Cache, Error,
@@ -26,11 +27,16 @@ use crate::{
 };
 
 mod ahead;
+mod claims;
 mod filler;
 mod incoming;
+mod line;
+mod streams;
 
 pub(super) use ahead::AHEAD_BYTES_MIN;
 use filler::Filler;
+use line::SHARED_BLOB_BYTES_MIN;
+use streams::{Lines, OnLine};
 
 /// The last bytes of a blob, which followers get only when the whole was found right.
 pub(super) const TAIL_BYTES: u64 = 64 << 10;
@@ -44,6 +50,9 @@ const SIZE_WAIT_MAX: Duration = Duration::from_secs(25);
 /// The fills under way, by digest.
 pub(super) struct Fills {
     running: Mutex<HashMap<Digest, Arc<Fill>>>,
+    lines: Lines,
+    /// Counts the streams beside the fills' own by the copies that there are of it.
+    streams: Arc<()>,
 }
 
 /// A blob on its way into the store.
@@ -53,7 +62,10 @@ pub(super) struct Fill {
     pub(super) origin: Origin,
     pub(super) progress: watch::Sender<Progress>,
     followers: Mutex<Followers>,
-    claims: Mutex<ahead::Claims>,
+    claims: Mutex<claims::Claims>,
+    line: Arc<OnLine>,
+    /// Ends what is fetched beside the filler.
+    stopping: CancellationToken,
 }
 
 struct Followers {
@@ -70,7 +82,7 @@ fn size_or_end(progress: &Progress) -> bool {
 
 impl Fills {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { running: Mutex::new(HashMap::new()) })
+        Arc::new(Self { running: Mutex::default(), lines: Lines::default(), streams: Arc::default() })
     }
 
     /// Returns the fill of this digest, begun now if there was none, with the caller as a follower; and whether it was
@@ -85,7 +97,8 @@ impl Fills {
         if let Some(fill) = running.get(digest).filter(|fill| !fill.has_failed()) {
             return (Follower::of(fill), true);
         }
-        let fill = Arc::new(Fill::new(origin.clone(), *digest));
+        let line = self.lines.join(origin, cache.parts.clock.clone());
+        let fill = Arc::new(Fill::new(origin.clone(), *digest, line));
         running.insert(*digest, Arc::clone(&fill));
         let follower = Follower::of(&fill);
         drop(running);
@@ -100,11 +113,17 @@ impl Fills {
         (follower, false)
     }
 
-    /// Returns how much a fill may hold in memory before it writes, so that all together stay within a bound.
+    /// Counts a stream beside the fills' own, as long as what this returns lives.
+    fn count_stream(&self) -> Arc<()> {
+        Arc::clone(&self.streams)
+    }
+
+    /// Returns how much a stream may hold in memory before it writes, so that all together stay within a bound.
     fn batch_bytes(&self) -> usize {
         const ALL_BYTES_MAX: usize = 4 << 20;
         const BATCH_BYTES_MIN: usize = 16 << 10;
-        let each = ALL_BYTES_MAX / self.lock().len().max(1);
+        let beside = Arc::strong_count(&self.streams) - 1;
+        let each = ALL_BYTES_MAX / (self.lock().len() + beside).max(1);
         // A power of two, so that batches end where pages do.
         1 << each.clamp(BATCH_BYTES_MIN, incoming::BATCH_BYTES_MAX).ilog2()
     }
@@ -127,6 +146,8 @@ impl Drop for Ending {
             running.remove(&self.fill.digest);
         }
         drop(running);
+        self.fill.stopping.cancel();
+        self.fill.line.with(|line, _| line.end_fill());
         self.fill.progress.send_if_modified(|progress| {
             let lost = progress.end.is_none();
             if lost {
@@ -138,13 +159,15 @@ impl Drop for Ending {
 }
 
 impl Fill {
-    fn new(origin: Origin, digest: Digest) -> Self {
+    fn new(origin: Origin, digest: Digest, line: Arc<OnLine>) -> Self {
         Self {
             digest,
             origin,
             progress: watch::Sender::new(Progress::default()),
             followers: Mutex::new(Followers { count: 0, last_left: Instant::now(), let_go: false }),
             claims: Mutex::default(),
+            line,
+            stopping: CancellationToken::new(),
         }
     }
 
@@ -200,6 +223,12 @@ impl Fill {
 
     pub(super) fn has_failed(&self) -> bool {
         matches!(self.progress.borrow().end, Some(End::Failed(_)))
+    }
+
+    /// Claims up to `len` bytes at `position` for the filler; returns how many it may write.
+    fn claim(&self, position: u64, len: u64) -> u64 {
+        let mut claims = self.lock_claims();
+        claims.claim(&self.progress.borrow().present, position, len)
     }
 
     fn publish(&self, start: u64, end: u64) {

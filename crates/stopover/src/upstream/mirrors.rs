@@ -171,6 +171,10 @@ impl Source for Mirrors {
         self.registry.registry()
     }
 
+    fn streams_max(&self) -> usize {
+        self.registry.streams_max()
+    }
+
     fn lanes(&self) -> Vec<LaneReport> {
         let mut lanes = self.registry.lanes();
         lanes.extend(self.mirrors.iter().flat_map(|mirror| mirror.lanes()));

@@ -58,6 +58,21 @@ async fn every_client_of_a_blob_that_fills_the_disk_gets_the_whole() {
     assert_eq!((part.status, &part.body[..]), (206, &noise(1, BLOB_BYTES)[3_000_000..3_000_010]));
 }
 
+/// Statement 94: so does one that is fetched by several streams, of which some are ahead when the disk is full.
+#[tokio::test]
+async fn a_blob_of_several_streams_passes_through_a_disk_that_fills_up() {
+    let disk = SmallDisk::mount(DISK_BYTES);
+    let hub = Hub::start(Options { rate: Some(6_000_000), ..Options::default() }).await;
+    let image = images::image_of_blobs(&hub, REPOSITORY, "1", 1, 24 << 20);
+    let mirror = mirror_on(&hub, &disk).await;
+    assert_eq!(mirror.get(&manifest_path(REPOSITORY, "1")).await.digest(), image.manifest);
+    disk.fill_up(9 << 20);
+    for _ in 0..2 {
+        let reply = mirror.get(&blob_path(REPOSITORY, image.layers[0])).await;
+        assert_eq!((reply.status, reply.is_whole, reply.digest()), (200, true, image.layers[0]));
+    }
+}
+
 /// Statement 94: so do manifests, by tag and by digest.
 #[tokio::test]
 async fn a_whole_image_is_pulled_past_a_full_disk() {

@@ -44,6 +44,7 @@ mod ranges;
 mod redirects;
 mod registries;
 mod rig;
+mod shared_blobs;
 mod shutdown;
 mod strangers;
 mod support;

@@ -12,8 +12,9 @@ use oci::Hasher;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::{
-    Fill,
+    Fill, SHARED_BLOB_BYTES_MIN,
     incoming::{Batch, Incoming},
+    streams::{Asked, Stream},
 };
 use crate::{
     cache::{Cache, Error, absent::Wanted, progress::End, retry::Retry},
@@ -57,6 +58,8 @@ pub(super) struct Filler {
     /// How many bytes the hasher has seen; behind `position` while a write is under way.
     hashed: u64,
     writing: Option<Writing>,
+    /// What was asked for ahead of the end of what comes.
+    next: Option<Asked>,
     retry: Retry,
 }
 
@@ -73,6 +76,7 @@ impl Filler {
             position: 0,
             hashed: 0,
             writing: None,
+            next: None,
             retry: Retry::default(),
         }
     }
@@ -119,18 +123,24 @@ impl Filler {
         spool.verify(hasher).map(Some).map_err(Stop::Mismatch)
     }
 
-    /// Passes over what ranged fetches have brought, waiting for those under way.
+    /// Passes over what others have brought, waiting for those under way.
     async fn skip_present(&mut self) -> Result<(), Stop> {
+        /// What is hashed at one time, so that it is seen soon what else is to be done.
+        const STEP_BYTES: u64 = 4 << 20;
         let mut progress = self.fill.progress.subscribe();
         loop {
             let until = progress.borrow_and_update().present.present_until(self.position);
             if until > self.position {
-                self.skip_to(until).await?;
-            } else if !self.fill.is_fetched_ahead(self.position) {
+                self.skip_to(until.min(self.position + STEP_BYTES)).await?;
+            } else if !self.fill.lock_claims().hold(self.position) {
                 return Ok(());
             } else if progress.changed().await.is_err() {
                 return Err(Stop::Failed(Error::Internal("a fill was lost")));
             }
+            if self.fill.abandon(self.position, self.size) {
+                return Err(Stop::Failed(Error::Abandoned));
+            }
+            self.fill.share_out(&self.cache);
         }
     }
 
@@ -148,15 +158,22 @@ impl Filler {
         self.hasher = Some(hasher);
         result.map_err(Stop::Disk)?;
         (self.position, self.hashed) = (until, until);
+        self.retry.progressed();
         Ok(())
     }
 
     /// Receives from where the file ends until the stream does, or until a part that is another's to write.
     async fn receive(&mut self) -> Result<(), Trouble> {
         let fill = Arc::clone(&self.fill);
-        let bound = fill.bound_after(self.position);
-        let opened =
-            fill.origin.source.blob(&fill.origin.repository, &fill.digest, self.position, bound).await?;
+        let was_early = self.next.as_ref().is_some_and(|next| next.start == self.position);
+        let asked = self.ask();
+        let bound = asked.end;
+        let opened = asked.opened(&fill).await;
+        let (opened, mut stream) = opened.inspect_err(|error| {
+            if was_early {
+                fill.note_refusal(error);
+            }
+        })?;
         fill.comes_by(opened.lane);
         self.learn_size(opened.size)?;
         let Some(skip) = self.position.checked_sub(opened.start) else {
@@ -165,14 +182,67 @@ impl Filler {
         let mut incoming = Incoming::new(opened.body, skip);
         let mut all_mine = true;
         while all_mine && let Some(batch) = self.gather(&mut incoming).await? {
+            let before = self.position;
             all_mine = self.write(batch).await?;
             if fill.abandon(self.position, self.size) {
                 self.settle().await?;
                 return Err(Trouble::Abandoned);
             }
+            self.look_ahead(&mut stream, self.position - before, bound);
         }
         self.settle().await?;
         self.check_end(!all_mine || bound.is_some_and(|bound| self.position >= bound))
+    }
+
+    /// Asks for what comes next: up to a part that is another's to write, or a piece that leaves others something to
+    /// fetch at the same time, or all.
+    fn ask(&mut self) -> Asked {
+        if let Some(next) = self.next.take_if(|next| next.start <= self.position)
+            && next.start == self.position
+        {
+            return next;
+        }
+        let mut claims = self.fill.lock_claims();
+        let another = claims.bound_after(&self.fill.progress.borrow().present, self.position);
+        let own = self.next.as_ref().map(|next| next.start);
+        let bound = [another, own].into_iter().flatten().min();
+        let end = bound.or_else(|| self.stretch(self.position));
+        if own.is_none() {
+            claims.ask(end);
+        }
+        drop(claims);
+        Asked::new(&self.fill, self.position, end)
+    }
+
+    /// Returns where a request from `start` is to end; `None` is with the blob.
+    fn stretch(&self, start: u64) -> Option<u64> {
+        let size = self.size.or(self.expected_size).filter(|&size| size >= SHARED_BLOB_BYTES_MIN)?;
+        let left = size.checked_sub(start)?;
+        self.fill.line.with(|line, now| line.stretch(now, left)).map(|len| start + len)
+    }
+
+    /// After `len` bytes came of a request up to `bound`: sees to it that what comes after is asked for before that
+    /// request ends, here or beside, and that there are as many streams as are wanted.
+    fn look_ahead(&mut self, stream: &mut Stream, len: u64, bound: Option<u64>) {
+        let bound = bound.filter(|&bound| self.size.is_some_and(|size| bound < size));
+        let left = bound.map(|bound| bound.saturating_sub(self.position));
+        let is_near_end = stream.received(len, left);
+        if bound.is_some_and(|bound| self.position > bound) {
+            self.fill.line.with(|line, _| line.ignores_ranges());
+            self.next = None;
+        } else if is_near_end && let Some(bound) = bound {
+            let mut claims = self.fill.lock_claims();
+            let is_free = {
+                let present = &self.fill.progress.borrow().present;
+                !claims.hold(bound) && present.present_until(bound) == bound
+            };
+            if is_free && claims.bound_after(&self.fill.progress.borrow().present, bound).is_none() {
+                let end = self.stretch(bound);
+                claims.ask(end);
+                self.next = Some(Asked::new(&self.fill, bound, end));
+            }
+        }
+        self.fill.share_out(&self.cache);
     }
 
     /// Returns what came: at least a byte, and on from there what comes within a moment or while the batch before is
@@ -316,6 +386,7 @@ impl Filler {
     fn begin_anew(&mut self) {
         self.hasher = Some(Hasher::new(self.fill.digest.algorithm()));
         (self.position, self.hashed) = (0, 0);
+        self.next = None;
     }
 
     /// Returns the error for a length that cannot be right. Whoever sent it hears of it, so that it is asked for elsewhere.

@@ -8,7 +8,7 @@ use super::Filler;
 use crate::{
     cache::{Error, blob::state_of, fill::TAIL_BYTES, kept::logged, progress::End},
     index::Membership,
-    store::{Mismatch, Verified},
+    store::{Mismatch, Verified, hash_range},
 };
 
 /// Attempts at a blob too small for anybody to have seen a byte of a wrong one.
@@ -50,11 +50,10 @@ impl Filler {
     /// Ends the fill; keeps what is there of the file for the next one.
     pub(super) async fn stop(mut self, error: Error) {
         let _ = self.settle().await;
-        let prefix = self.hashed;
+        self.fill.stop_others().await;
         if let Some(spool) = self.spool.take() {
-            // No ranged fetch begins from here on; one that is writing would leave a hole behind the prefix.
-            self.fill.progress.send_modify(|progress| progress.spool = None);
-            let prefix = if self.fill.is_any_fetched_ahead() { 0 } else { prefix };
+            // What others brought beyond the first hole goes.
+            let prefix = self.fill.progress.borrow().present.prefix();
             self.cache.blocking(move |_| spool.keep_prefix(prefix)).await;
         }
         self.fill.end(End::Failed(error));
@@ -65,9 +64,11 @@ impl Filler {
         tracing::warn!(%error, digest = %self.fill.digest, at = self.hashed, "the disk takes no more; the blob is passed through");
         self.cache.parts.metrics.passed.inc();
         self.cache.parts.prefetch.disk_refused(self.cache.parts.clock.now());
-        if let Some(spool) = self.spool.take() {
+        self.fill.stop_others().await;
+        if let Some(spool) = self.spool.clone() {
             spool.discard();
         }
+        self.hash_what_is_there().await;
         let hasher = self.hasher.take().unwrap_or_else(|| Hasher::new(self.fill.digest.algorithm()));
         let size = match self.ask_size().await {
             Ok(size) => size,
@@ -78,5 +79,19 @@ impl Filler {
             progress.size = size;
             progress.end = Some(End::Passing { from, hasher: Box::new(hasher) });
         });
+    }
+
+    /// Catches up with what others brought, since followers may have read it: those can be verified for then, too.
+    async fn hash_what_is_there(&mut self) {
+        let readable = self.size.unwrap_or(0).saturating_sub(TAIL_BYTES);
+        let (from, until) = (self.hashed, self.fill.progress.borrow().present.prefix().min(readable));
+        let (Some(spool), Some(hasher)) = (self.spool.take(), self.hasher.clone()) else { return };
+        let hashed = self.cache.blocking(move |_| {
+            let mut hasher = hasher;
+            hash_range(spool.file(), from, until, &mut hasher).map(|()| hasher)
+        });
+        if let Some(Ok(hasher)) = hashed.await {
+            (self.hasher, self.hashed) = (Some(hasher), from.max(until));
+        }
     }
 }
