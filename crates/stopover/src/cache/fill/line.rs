@@ -38,7 +38,9 @@ const PIECE_SECONDS: f64 = 2.0;
 /// The length of such a piece in bytes, at least and at most.
 const PIECE_BYTES_MIN: u64 = 4 << 20;
 const PIECE_BYTES_MAX: u64 = 64 << 20;
-/// The least of a blob's end that is shared out, so that all streams end at about the same time.
+/// The least that is shared out near the end of a blob, so that all streams end at about the same time: what one brings
+/// in so many seconds, and so many bytes.
+const SHARED_SECONDS: f64 = 0.5;
 const SHARED_BYTES_MIN: u64 = 2 << 20;
 /// What a lone stream asks for at once: so much, or what comes in this time, so that more can be tried again later.
 const STRETCH_BYTES_MIN: u64 = 64 << 20;
@@ -242,10 +244,10 @@ impl Line {
 
     /// Returns how many of the `left` bytes of a blob that nobody fetches yet a further stream asks for.
     pub(super) fn piece(&self, now: Instant, left: u64) -> u64 {
-        let worth = self.each(now).map_or(0, |each| (each * PIECE_SECONDS) as u64);
+        let worth = |seconds| self.each(now).map_or(0, |each| (each * seconds) as u64);
         let beside = self.wanted().saturating_sub(self.fills) as u64 + 1;
-        let share = (left / beside).max(SHARED_BYTES_MIN);
-        let len = worth.clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX).min(share);
+        let share = (left / beside).max(SHARED_BYTES_MIN).max(worth(SHARED_SECONDS));
+        let len = worth(PIECE_SECONDS).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX).min(share);
         // No crumbs: each piece costs a request.
         if left < len + SHARED_BYTES_MIN { left } else { len }
     }
