@@ -3,6 +3,8 @@
 //! The names beginning `registry_proxy_` are registry 3's, so that its dashboards keep working; the others are ours.
 //! Label sets are bounded: no repository, tag, digest, client or URL is ever a label.
 
+mod lanes;
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, OnceLock},
@@ -18,6 +20,9 @@ use prometheus_client::{
     },
     registry::Registry,
 };
+
+pub use self::lanes::Lane;
+use self::lanes::LaneMetrics;
 
 /// Registry 3's bounds for the time of a request, in seconds.
 const HTTP_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
@@ -83,12 +88,6 @@ struct MirrorLabels {
     registry: String,
     mirror: String,
     result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct QuotaLabels {
-    registry: String,
-    account: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -164,9 +163,8 @@ pub struct Metrics {
     mirror_requests: Family<MirrorLabels, Counter>,
     access_refusals: Family<RefusalLabels, Counter>,
     prefetch: Family<PrefetchLabels, Counter>,
-    quota_limit: Family<QuotaLabels, Gauge>,
-    quota_remaining: Family<QuotaLabels, Gauge>,
     egress_received_bytes: Family<EgressLabels, Counter>,
+    lanes: LaneMetrics,
     /// Fills under way.
     pub fills: Gauge,
     /// Clients that read from a fill under way.
@@ -213,9 +211,8 @@ impl Metrics {
             mirror_requests: Family::default(),
             access_refusals: Family::default(),
             prefetch: Family::default(),
-            quota_limit: Family::default(),
-            quota_remaining: Family::default(),
             egress_received_bytes: Family::default(),
+            lanes: LaneMetrics::default(),
             fills: Gauge::default(),
             followers: Gauge::default(),
             connections: Family::default(),
@@ -322,13 +319,6 @@ impl Metrics {
         self.mirror_requests.get_or_create(&labels).inc();
     }
 
-    /// Notes what a registry says is left of an account's quota, in manifest GETs.
-    pub fn quota(&self, registry: &str, account: &str, limit: u64, remaining: u64) {
-        let labels = QuotaLabels { registry: self.label_of(registry), account: account.to_owned() };
-        self.quota_limit.get_or_create(&labels).set(limit.cast_signed());
-        self.quota_remaining.get_or_create(&labels).set(remaining.cast_signed());
-    }
-
     /// Returns the counter of the bytes that come by a way out, by its name in the configuration.
     pub fn egress_received(&self, egress: &str) -> Counter {
         self.egress_received_bytes.get_or_create_owned(&EgressLabels { egress: egress.to_owned() })
@@ -424,16 +414,7 @@ impl Metrics {
             "Requests to registries' mirrors",
             self.mirror_requests.clone(),
         );
-        r.register(
-            "stopover_quota_limit",
-            "Manifest GETs an account has in a window",
-            self.quota_limit.clone(),
-        );
-        r.register(
-            "stopover_quota_remaining",
-            "Manifest GETs left in the window",
-            self.quota_remaining.clone(),
-        );
+        self.lanes.register(r);
         r.register(
             "stopover_egress_received_bytes",
             "Bytes received by each way out, heads and TLS included",

@@ -158,6 +158,9 @@ pub enum LaneState {
 }
 
 impl LaneState {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Open, Self::Spent, Self::Resting, Self::LoggedOut];
+
     /// Returns the word for it.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -5,18 +5,21 @@
 //! what was learned of the registry's health in memory, never a byte of content, and knows neither the cache nor the
 //! disk.
 //!
-//! From the top: this file, `blob` and `list` have the requests as the cache knows them; `request` makes one, when `pace`
-//! gives it its turn, with a pass from `token`, through `redirect`s, again as `retry` says, unless `breaker` or `quota`
-//! hold it back; `gate` decides where an account may go and how far data may lead; `mirrors` stands around it all where the
-//! registry has some.
+//! From the top: this file, `blob` and `list` have the requests as the cache knows them; `ask` takes one by the lane that
+//! `lanes` chooses, when `pace` gives it its turn, by the next one or again as `retry` says, unless `breaker` or a quota
+//! hold it back; `request` makes it, with a pass from `token`, through `redirect`s; `gate` decides where an account may go
+//! and how far data may lead; `mirrors` stands around it all where the registry has some.
 
 mod account;
+mod ask;
 mod blob;
 mod breaker;
 mod docker_config;
+mod exit;
 mod failure;
 mod gate;
 mod helper;
+mod lanes;
 mod list;
 mod mirrors;
 mod pace;
@@ -51,22 +54,25 @@ use tokio::time::Instant;
 
 pub use self::mirrors::source;
 use self::{
-    account::{ANONYMOUS, Account, NoProgram},
-    breaker::Fuse,
+    account::{Account, NoProgram},
+    exit::Exit,
     failure::{Failure, of_status},
     gate::{Home, Site},
+    lanes::{Entry, Lanes},
     pace::Pace,
-    quota::Gates,
     request::{Ask, Reply, What},
     send::error_body,
-    token::{State, Tokens},
+    token::{State, Tokens, locked},
 };
 use crate::{
     clock::Clock,
     config,
-    egress::{Bandwidth, Egress, TlsError, WayOut, collect},
+    egress::{Bandwidth, TlsError, WayOut, collect},
     metrics::Metrics,
-    source::{Answer, BlobStream, Purpose, Resolved, Source, SourceError, SourceErrorKind, TagPage, Told},
+    source::{
+        Answer, BlobStream, LaneReport, Purpose, Resolved, Source, SourceError, SourceErrorKind, TagPage,
+        Thrift, Told,
+    },
 };
 
 /// Within what time every request answers or fails. Clients give up after 30 s (containerd's ResponseHeaderTimeout).
@@ -81,9 +87,12 @@ pub struct Upstream {
     prefix: Option<RepositoryName>,
     pace: Pace,
     home: Arc<Home>,
-    account_label: String,
-    tokens: Arc<Tokens>,
-    egress: Arc<Egress>,
+    /// The names of the accounts, in the order of the holders of `lanes`.
+    accounts: Vec<Arc<str>>,
+    /// One for each holder.
+    tokens: Vec<Arc<Tokens>>,
+    exits: Vec<Arc<Exit>>,
+    lanes: Mutex<Lanes>,
     metrics: Arc<Metrics>,
     clock: Clock,
     answer_timeout: Duration,
@@ -91,8 +100,6 @@ pub struct Upstream {
     streams_max: usize,
     /// What content keeps to, besides what its way out does.
     bandwidth: Option<Arc<Bandwidth>>,
-    fuse: Fuse,
-    gates: Mutex<Gates>,
 }
 
 /// What cannot be used of a configuration.
@@ -128,7 +135,6 @@ impl Upstream {
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Arc<Self>, OptionsError> {
-        let egress = ways.into_iter().next().expect("a checked configuration has a way out").egress;
         let registry: Arc<str> = options.registry.as_str().into();
         let url = options.url.trim_end_matches('/').to_owned();
         let site = url.parse::<Uri>().ok().filter(|url| url.query().is_none()).and_then(|url| Site::of(&url));
@@ -137,37 +143,41 @@ impl Upstream {
         let home = Arc::new(Home::new(site, realms).map_err(OptionsError::Realm)?);
         let accounts = Account::all_of(options, &clock)
             .map_err(|NoProgram { key, program }| OptionsError::CredentialHelper { key, program })?;
-        let account = accounts.into_iter().find(|account| account.repositories.is_empty());
-        let account_label = account.as_ref().map_or(ANONYMOUS, |account| &account.name).to_owned();
-        let tokens = Arc::new(Tokens {
-            registry: Arc::clone(&registry),
-            home: Arc::clone(&home),
-            account,
-            egress: Arc::clone(&egress),
-            metrics: Arc::clone(&metrics),
-            clock: clock.clone(),
-            answer_timeout: options.answer_timeout,
-            fuse: Fuse::new(clock.clone()),
-            state: State::default(),
-        });
-        Ok(Arc::new(Self {
-            registry,
+        let entries = entries(&accounts, options);
+        // Whoever has configured no more than an account goes by it alone, as ever.
+        let is_more = ways.len() > 1 || !options.accounts.is_empty();
+        let names: Vec<Arc<str>> = ways.iter().map(|way| Arc::clone(&way.name)).collect();
+        let with_anonymous = accounts.is_empty() || (options.anonymous && is_more);
+        let tokens = |account| {
+            Arc::new(Tokens {
+                registry: Arc::clone(&registry),
+                home: Arc::clone(&home),
+                account,
+                metrics: Arc::clone(&metrics),
+                clock: clock.clone(),
+                answer_timeout: options.answer_timeout,
+                state: State::default(),
+            })
+        };
+        let nobody = with_anonymous.then_some(None);
+        let upstream = Self {
             url,
             prefix: options.repository_prefix.clone(),
             pace: Pace::new(options.pace, clock.clone()),
-            home,
-            account_label,
-            tokens,
-            egress,
-            metrics,
-            fuse: Fuse::new(clock.clone()),
-            clock,
+            accounts: entries.iter().map(|entry| Arc::clone(&entry.name)).collect(),
+            tokens: accounts.into_iter().map(Some).chain(nobody).map(tokens).collect(),
+            exits: ways.iter().map(|way| Exit::new(way, &clock)).collect(),
+            lanes: Mutex::new(Lanes::new(entries, with_anonymous, &names, options.quota_reserve)),
+            registry: Arc::clone(&registry),
+            home: Arc::clone(&home),
+            metrics: Arc::clone(&metrics),
+            clock: clock.clone(),
             answer_timeout: options.answer_timeout,
             stall_timeout: options.stall_timeout,
             streams_max: options.streams_max,
             bandwidth: options.bandwidth.map(Bandwidth::new),
-            gates: Mutex::default(),
-        }))
+        };
+        Ok(Arc::new(upstream))
     }
 
     /// Returns the repository as the registry names it.
@@ -185,13 +195,13 @@ impl Upstream {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
-    ) -> Result<Resolved, SourceError> {
+    ) -> Result<Told<Resolved>, SourceError> {
         let deadline = Instant::now() + ANSWER_MAX;
         let ask = manifest_ask(What::ManifestHead, repository, reference);
         match self.ask(&ask, deadline).await {
             Ok(reply) if reply.response.status() == StatusCode::OK => {
                 if let Some(descriptor) = described(reply.response.headers(), reference) {
-                    return Ok(Resolved::Descriptor(descriptor));
+                    return Ok(Told { content: Resolved::Descriptor(descriptor), lane: reply.lane });
                 }
             }
             Ok(reply) => {
@@ -204,17 +214,20 @@ impl Upstream {
             Err(error) if error.kind == SourceErrorKind::Unauthorized => {}
             Err(error) => return Err(error),
         }
-        self.fetch_manifest(repository, reference, deadline).await.map(Resolved::Manifest)
+        let fetched = self.fetch_manifest(repository, reference, Purpose::Missing, deadline).await?;
+        Ok(fetched.map(Resolved::Manifest))
     }
 
     async fn fetch_manifest(
         &self,
         repository: &RepositoryName,
         reference: &Reference,
+        purpose: Purpose,
         deadline: Instant,
-    ) -> Result<Manifest, SourceError> {
-        let ask = manifest_ask(What::ManifestGet, repository, reference);
-        let (headers, bytes) = self.read(&ask, MANIFEST_BYTES_MAX as usize, deadline).await?;
+    ) -> Result<Told<Manifest>, SourceError> {
+        let ask = manifest_ask(What::ManifestGet(purpose), repository, reference);
+        let Told { content: (headers, bytes), lane } =
+            self.read(&ask, MANIFEST_BYTES_MAX as usize, deadline).await?;
         let bad = |why: String| self.bad_answer(&ask, &why);
         let expected = match (reference, headers.get(DOCKER_CONTENT_DIGEST)) {
             (Reference::Digest(digest), _) => Some(*digest),
@@ -234,7 +247,7 @@ impl Upstream {
                 let error = bad(format!("hashes to {}, not to {expected}", manifest.descriptor.digest));
                 Err(SourceError { kind: SourceErrorKind::WrongContent, ..error })
             }
-            None => Ok(manifest),
+            None => Ok(Told { content: manifest, lane }),
         }
     }
 
@@ -244,14 +257,14 @@ impl Upstream {
         ask: &Ask<'_>,
         bytes_max: usize,
         deadline: Instant,
-    ) -> Result<(HeaderMap, Bytes), SourceError> {
+    ) -> Result<Told<(HeaderMap, Bytes)>, SourceError> {
         let reply = self.ask(ask, deadline).await?;
         if reply.response.status() != StatusCode::OK {
             return Err(self.error_of(ask, reply, deadline).await);
         }
         let (head, body) = reply.response.into_parts();
         match collect(body, bytes_max, deadline).await {
-            Ok(bytes) => Ok((head.headers, bytes)),
+            Ok(bytes) => Ok(Told { content: (head.headers, bytes), lane: reply.lane }),
             Err(error) => Err(Failure::of_way(&self.registry, error).error),
         }
     }
@@ -277,11 +290,18 @@ impl Source for Upstream {
         self.streams_max
     }
 
+    fn lanes(&self) -> Vec<LaneReport> {
+        locked(&self.lanes).reports(self.clock.now())
+    }
+
+    fn thrift(&self, repository: &RepositoryName) -> Thrift {
+        let placed = self.placed(repository);
+        placed.map_or(Thrift::Plenty, |placed| locked(&self.lanes).thrift(&placed, self.clock.now()))
+    }
+
     fn resolve<'a>(&'a self, repository: &'a RepositoryName, tag: &'a Tag) -> Answer<'a, Told<Resolved>> {
         Box::pin(async move {
-            let resolved =
-                self.look_up(self.placed(repository)?.as_ref(), &Reference::Tag(tag.clone())).await?;
-            Ok(Told { content: resolved, lane: None })
+            self.look_up(self.placed(repository)?.as_ref(), &Reference::Tag(tag.clone())).await
         })
     }
 
@@ -289,12 +309,11 @@ impl Source for Upstream {
         &'a self,
         repository: &'a RepositoryName,
         reference: &'a Reference,
-        _purpose: Purpose,
+        purpose: Purpose,
     ) -> Answer<'a, Told<Manifest>> {
         Box::pin(async move {
             let (placed, deadline) = (self.placed(repository)?, Instant::now() + ANSWER_MAX);
-            let manifest = self.fetch_manifest(placed.as_ref(), reference, deadline).await?;
-            Ok(Told { content: manifest, lane: None })
+            self.fetch_manifest(placed.as_ref(), reference, purpose, deadline).await
         })
     }
 
@@ -305,11 +324,10 @@ impl Source for Upstream {
     ) -> Answer<'a, Told<Descriptor>> {
         Box::pin(async move {
             let found = self.look_up(self.placed(repository)?.as_ref(), &Reference::Digest(*digest)).await?;
-            let descriptor = match found {
+            Ok(found.map(|found| match found {
                 Resolved::Descriptor(descriptor) => descriptor,
                 Resolved::Manifest(manifest) => manifest.descriptor,
-            };
-            Ok(Told { content: descriptor, lane: None })
+            }))
         })
     }
 
@@ -318,10 +336,7 @@ impl Source for Upstream {
         repository: &'a RepositoryName,
         digest: &'a Digest,
     ) -> Answer<'a, Told<Option<u64>>> {
-        Box::pin(async move {
-            let size = self.measure_blob(self.placed(repository)?.as_ref(), digest).await?;
-            Ok(Told { content: size, lane: None })
-        })
+        Box::pin(async move { self.measure_blob(self.placed(repository)?.as_ref(), digest).await })
     }
 
     fn blob<'a>(
@@ -344,6 +359,21 @@ impl Source for Upstream {
     fn referrers<'a>(&'a self, repository: &'a RepositoryName, digest: &'a Digest) -> Answer<'a, Bytes> {
         Box::pin(async move { self.list_referrers(self.placed(repository)?.as_ref(), digest).await })
     }
+}
+
+/// Returns what the lanes need to know of the accounts. Their repositories are named as clients name them, and requests as
+/// the registry does.
+fn entries(accounts: &[Account], options: &config::Upstream) -> Vec<Entry> {
+    let placed = |name: &RepositoryName| match &options.repository_prefix {
+        // What has no room for the prefix is never asked for.
+        Some(prefix) => name.joined(prefix.as_str()).ok(),
+        None => Some(name.clone()),
+    };
+    let entry = |account: &Account| Entry {
+        name: Arc::clone(&account.name),
+        repositories: account.repositories.iter().filter_map(placed).collect(),
+    };
+    accounts.iter().map(entry).collect()
 }
 
 fn manifest_ask<'a>(what: What, repository: &'a RepositoryName, reference: &Reference) -> Ask<'a> {

@@ -3,8 +3,11 @@
 use crate::{
     clock::Wall,
     index::TagRecord,
-    source::{Freshness, SourceErrorKind},
+    source::{Freshness, SourceErrorKind, Thrift},
 };
+
+/// How many times as long a tag is fresh while a quota is saved.
+const THRIFTY_TTLS: u32 = 10;
 
 /// What to do for a request of a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +20,18 @@ pub(super) enum Action {
     Ask,
 }
 
-/// Decides what to do with what is known of a tag.
-pub(super) fn decide(record: Option<&TagRecord>, now: Wall, freshness: &Freshness) -> Action {
+/// Decides what to do with what is known of a tag. `thrift` is asked only where it matters.
+pub(super) fn decide(
+    record: Option<&TagRecord>,
+    now: Wall,
+    freshness: &Freshness,
+    thrift: impl FnOnce() -> Thrift,
+) -> Action {
     let Some(record) = record else { return Action::Ask };
     // A time in the future comes from a clock that was set back: the record's age is unknown, so it is checked.
-    let fresh = record.checked <= now && now.since(record.checked) < freshness.tag_ttl;
+    let is_within = |ttl| record.checked <= now && now.since(record.checked) < ttl;
+    let ttl = freshness.tag_ttl;
+    let fresh = is_within(ttl) || (is_within(ttl.saturating_mul(THRIFTY_TTLS)) && thrift() == Thrift::Low);
     if fresh { Action::Serve } else { Action::Check }
 }
 
@@ -73,22 +83,29 @@ mod tests {
     fn a_tag_is_served_while_fresh_and_checked_after() {
         let now = Wall(1_000_000);
         let table = [
-            (None, Action::Ask),
-            (Some(checked(1_000_000)), Action::Serve),
-            (Some(checked(999_941)), Action::Serve),
-            (Some(checked(999_940)), Action::Check),
-            (Some(checked(0)), Action::Check),
-            (Some(checked(1_000_001)), Action::Check),
+            (None, Action::Ask, Action::Ask),
+            (Some(checked(1_000_000)), Action::Serve, Action::Serve),
+            (Some(checked(999_941)), Action::Serve, Action::Serve),
+            (Some(checked(999_940)), Action::Check, Action::Serve),
+            (Some(checked(999_401)), Action::Check, Action::Serve),
+            (Some(checked(999_400)), Action::Check, Action::Check),
+            (Some(checked(0)), Action::Check, Action::Check),
+            (Some(checked(1_000_001)), Action::Check, Action::Check),
         ];
-        for (record, action) in table {
-            assert_eq!(decide(record.as_ref(), now, &FRESHNESS), action, "{record:?}");
+        for (record, action, thrifty) in table {
+            let record = record.as_ref();
+            assert_eq!(decide(record, now, &FRESHNESS, || Thrift::Plenty), action, "{record:?}");
+            assert_eq!(decide(record, now, &FRESHNESS, || Thrift::Low), thrifty, "{record:?}");
         }
     }
 
     #[test]
     fn a_tag_ttl_of_zero_checks_each_time() {
         let always = Freshness { tag_ttl: Duration::ZERO, ..FRESHNESS };
-        assert_eq!(decide(Some(&checked(1_000)), Wall(1_000), &always), Action::Check);
+        for thrift in [Thrift::Plenty, Thrift::Low] {
+            let action = decide(Some(&checked(1_000)), Wall(1_000), &always, || thrift);
+            assert_eq!(action, Action::Check);
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     index::TagRecord,
-    source::{LaneName, Origin, Purpose, Resolved, SourceError, SourceErrorKind, Told},
+    source::{LaneName, Origin, Purpose, Resolved, SourceError, SourceErrorKind, Thrift, Told},
 };
 
 /// What the registry said of a tag.
@@ -39,7 +39,7 @@ impl Cache {
             return Ok(Served::new(manifest, Outcome::Hit));
         }
         match reference {
-            Reference::Digest(digest) => self.manifest_by_digest(origin, digest).await,
+            Reference::Digest(digest) => self.manifest_by_digest(origin, digest, Purpose::Missing).await,
             Reference::Tag(tag) => self.manifest_by_tag(origin, tag).await,
         }
     }
@@ -54,7 +54,7 @@ impl Cache {
             return Ok(Served::new(manifest.descriptor, Outcome::Hit));
         }
         match reference {
-            Reference::Tag(tag) => self.resolve(origin, tag).await,
+            Reference::Tag(tag) => self.descriptor_by_tag(origin, tag).await,
             Reference::Digest(digest) => {
                 if let Some(manifest) = self.stored_manifest(origin, digest).await? {
                     return Ok(Served::new(manifest.descriptor.clone(), Outcome::Hit));
@@ -77,7 +77,9 @@ impl Cache {
             Reference::Digest(digest) => *digest,
             Reference::Tag(tag) => {
                 let record = parts.index.tag_in_memory(&key(origin, tag.clone()))?;
-                if decide(Some(&record), parts.clock.wall(), &origin.freshness) != Action::Serve {
+                if decide(Some(&record), parts.clock.wall(), &origin.freshness, || saving(origin))
+                    != Action::Serve
+                {
                     return None;
                 }
                 record.digest
@@ -90,12 +92,18 @@ impl Cache {
 
     async fn manifest_by_tag(&self, origin: &Origin, tag: &Tag) -> Result<Served<Manifest>, Error> {
         let mut resolved = self.resolve(origin, tag).await?;
-        let mut found = self.manifest_by_digest(origin, &resolved.content.digest).await;
+        let purpose = match saving(origin) {
+            Thrift::Low if self.older(origin, tag, &resolved.content.digest).await.is_some() => {
+                Purpose::Refresh
+            }
+            _ => Purpose::Missing,
+        };
+        let mut found = self.manifest_by_digest(origin, &resolved.content.digest, purpose).await;
         if resolved.outcome == Outcome::Hit && found.as_ref().is_err_and(Error::is_not_found) {
             // What the tag named a moment ago is gone, here and at the registry: it names something else by now.
             let known = self.parts.index.tag_in_memory(&key(origin, tag.clone()));
             resolved = self.ask(origin, tag, known.as_deref()).await?;
-            found = self.manifest_by_digest(origin, &resolved.content.digest).await;
+            found = self.manifest_by_digest(origin, &resolved.content.digest, purpose).await;
         }
         match found {
             Ok(found) => {
@@ -120,13 +128,10 @@ impl Cache {
         tag: &Tag,
         error: Arc<SourceError>,
     ) -> Result<Served<Manifest>, Error> {
-        let (name, old_tag) = key(origin, tag.clone());
-        let old = self.blocking(move |parts| parts.index.linked_record(&name, &old_tag)).await.flatten();
-        let now = self.parts.clock.wall();
-        let Some(old) = old.filter(|old| serve_stale(old, now, &origin.freshness, error.kind)) else {
+        let Some(old) = self.linked_before(origin, tag, error.kind).await else {
             return Err(Error::Source(error));
         };
-        match self.stored_manifest(origin, &old.digest).await {
+        match self.stored_manifest(origin, &old).await {
             Ok(Some(manifest)) => {
                 report(origin, &error);
                 Ok(self.stale(&error, manifest))
@@ -135,12 +140,44 @@ impl Cache {
         }
     }
 
+    /// Returns what the tag named when its manifest was last stored, where that may be served after such an error.
+    async fn linked_before(&self, origin: &Origin, tag: &Tag, kind: SourceErrorKind) -> Option<Digest> {
+        let (name, tag) = key(origin, tag.clone());
+        let old = self.blocking(move |parts| parts.index.linked_record(&name, &tag)).await.flatten();
+        let now = self.parts.clock.wall();
+        Some(old.filter(|old| serve_stale(old, now, &origin.freshness, kind))?.digest)
+    }
+
+    /// Returns what can be served in the place of what a tag names now: what it named before, where that is stored and the
+    /// new is not.
+    async fn older(&self, origin: &Origin, tag: &Tag, named: &Digest) -> Option<Manifest> {
+        let old = self.linked_before(origin, tag, SourceErrorKind::TooManyRequests).await;
+        let old = old.filter(|old| old != named)?;
+        if !matches!(self.stored_manifest(origin, named).await, Ok(None)) {
+            return None;
+        }
+        self.stored_manifest(origin, &old).await.ok().flatten()
+    }
+
+    /// Tells what a tag names. A client asks for what it is told, so while a quota is saved it is told of what is here.
+    async fn descriptor_by_tag(&self, origin: &Origin, tag: &Tag) -> Result<Served<Descriptor>, Error> {
+        let resolved = self.resolve(origin, tag).await?;
+        if saving(origin) == Thrift::Plenty {
+            return Ok(resolved);
+        }
+        let Some(old) = self.older(origin, tag, &resolved.content.digest).await else { return Ok(resolved) };
+        let message = "the tag names another manifest by now, and what is left of the quota is saved";
+        let registry = Arc::clone(&origin.registry);
+        let error = SourceError::new(registry, SourceErrorKind::TooManyRequests, message);
+        Ok(self.stale(&error, old.descriptor))
+    }
+
     /// Returns what the tag names, asking the registry where what is known is not fresh.
     async fn resolve(&self, origin: &Origin, tag: &Tag) -> Result<Served<Descriptor>, Error> {
         let (name, known_tag) = key(origin, tag.clone());
         let known = self.blocking(move |parts| parts.index.tag(&name, &known_tag)).await.flatten();
         let now = self.parts.clock.wall();
-        match (decide(known.as_deref(), now, &origin.freshness), known) {
+        match (decide(known.as_deref(), now, &origin.freshness, || saving(origin)), known) {
             (Action::Serve, Some(record)) => {
                 let descriptor = self.described(origin, &record).await?;
                 Ok(Served::new(descriptor, Outcome::Hit))
@@ -228,7 +265,8 @@ impl Cache {
         }
         let record = self.parts.index.tag_in_memory(&key(origin, tag.clone()))?;
         let is_news = known != Some(&*record)
-            && decide(Some(&record), self.parts.clock.wall(), &origin.freshness) == Action::Serve;
+            && decide(Some(&record), self.parts.clock.wall(), &origin.freshness, || saving(origin))
+                == Action::Serve;
         let named = record.descriptor.clone().filter(|_| is_news)?;
         let unchanged = known.is_some_and(|known| known.digest == named.digest);
         let how = if unchanged { Outcome::Revalidated } else { Outcome::Passed };
@@ -276,26 +314,47 @@ impl Cache {
         if let Some(descriptor) = &record.descriptor {
             return Ok(descriptor.clone());
         }
-        Ok(self.manifest_by_digest(origin, &record.digest).await?.content.descriptor)
+        let found = self.manifest_by_digest(origin, &record.digest, Purpose::Missing).await?;
+        Ok(found.content.descriptor)
     }
 
-    async fn manifest_by_digest(&self, origin: &Origin, digest: &Digest) -> Result<Served<Manifest>, Error> {
-        let (cache, from, wanted) = (self.clone(), origin.clone(), *digest);
-        let flight = self
-            .parts
-            .manifest_flights
-            .run(key(origin, *digest), || async move { cache.find_manifest(&from, &wanted).await });
-        let landed = flight.await.ok_or(Error::Internal("finding a manifest"))?;
-        let found = landed.value.clone()?;
-        let outcome = match found.fetched {
-            false => Outcome::Hit,
-            true if found.manifest.descriptor.media_type.is_signed() => Outcome::Passed,
-            true => landed.outcome(Outcome::Filled),
-        };
-        Ok(Served::new(found.manifest, outcome).by(found.lane))
+    async fn manifest_by_digest(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+        purpose: Purpose,
+    ) -> Result<Served<Manifest>, Error> {
+        let mut may_ask_anew = purpose == Purpose::Missing;
+        loop {
+            let (cache, from, wanted) = (self.clone(), origin.clone(), *digest);
+            let find = || async move { cache.find_manifest(&from, &wanted, purpose).await };
+            let landed = self.parts.manifest_flights.run(key(origin, *digest), find).await;
+            let landed = landed.ok_or(Error::Internal("finding a manifest"))?;
+            let found = match landed.value.clone() {
+                // It was refused to somebody who can do without.
+                Err(Error::Source(error))
+                    if landed.joined && may_ask_anew && error.kind == SourceErrorKind::TooManyRequests =>
+                {
+                    may_ask_anew = false;
+                    continue;
+                }
+                found => found?,
+            };
+            let outcome = match found.fetched {
+                false => Outcome::Hit,
+                true if found.manifest.descriptor.media_type.is_signed() => Outcome::Passed,
+                true => landed.outcome(Outcome::Filled),
+            };
+            return Ok(Served::new(found.manifest, outcome).by(found.lane));
+        }
     }
 
-    async fn find_manifest(&self, origin: &Origin, digest: &Digest) -> Result<Found, Error> {
+    async fn find_manifest(
+        &self,
+        origin: &Origin,
+        digest: &Digest,
+        purpose: Purpose,
+    ) -> Result<Found, Error> {
         if let Some(manifest) = self.stored_manifest(origin, digest).await? {
             return Ok(Found { manifest, fetched: false, lane: None });
         }
@@ -304,7 +363,7 @@ impl Cache {
             return Err(Error::Source(error));
         }
         let reference = Reference::Digest(*digest);
-        let fetched = origin.source.manifest(&origin.repository, &reference, Purpose::Missing).await;
+        let fetched = origin.source.manifest(&origin.repository, &reference, purpose).await;
         let Told { content, lane } = self.noted(origin, &wanted, fetched)?;
         Ok(Found { manifest: self.admit(origin, content).await, fetched: true, lane })
     }
@@ -328,6 +387,11 @@ impl Cache {
             Error::Source(error)
         })
     }
+}
+
+/// Returns whether a quota is saved at the origin.
+fn saving(origin: &Origin) -> Thrift {
+    origin.source.thrift(&origin.repository)
 }
 
 /// Logs, once for each time that the registry was asked, that it failed and the cache answers instead.

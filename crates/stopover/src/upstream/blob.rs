@@ -14,11 +14,11 @@ use super::{
     ANSWER_MAX, Upstream,
     failure::Failure,
     number,
-    request::{Ask, What},
+    request::{Ask, Reply, What},
 };
 use crate::{
     egress::Steady,
-    source::{BlobStream, SourceError, SourceErrorKind},
+    source::{BlobStream, SourceError, SourceErrorKind, Told},
 };
 
 impl Upstream {
@@ -48,22 +48,24 @@ impl Upstream {
             _ => return Err(self.error_of(&ask, reply, deadline).await),
         };
         let registry = Arc::clone(&self.registry);
-        let body = Steady::new(reply.response.into_body(), self.stall_timeout);
-        let body = self.egress.engage().shape(&digest.to_string(), self.bandwidth.as_ref(), body);
+        let Reply { response, lane, load, .. } = reply;
+        let body = Steady::new(response.into_body(), self.stall_timeout);
+        let body = load.shape(&digest.to_string(), self.bandwidth.as_ref(), body);
         let body = body.map(move |chunk| chunk.map_err(|error| Failure::of_way(&registry, error).error));
-        Ok(BlobStream { start, size, lane: None, body: body.boxed() })
+        Ok(BlobStream { start, size, lane, body: body.boxed() })
     }
 
     pub(super) async fn measure_blob(
         &self,
         repository: &RepositoryName,
         digest: &Digest,
-    ) -> Result<Option<u64>, SourceError> {
+    ) -> Result<Told<Option<u64>>, SourceError> {
         let deadline = Instant::now() + ANSWER_MAX;
         let ask = blob_ask(What::BlobHead, repository, digest, None);
         let reply = self.ask(&ask, deadline).await?;
         if reply.response.status() == StatusCode::OK {
-            return Ok(number(reply.response.headers(), CONTENT_LENGTH));
+            let size = number(reply.response.headers(), CONTENT_LENGTH);
+            return Ok(Told { content: size, lane: reply.lane });
         }
         let refuses_heads = reply.redirected && reply.response.status().is_client_error();
         let error = self.error_of(&ask, reply, deadline).await;
@@ -72,8 +74,8 @@ impl Upstream {
         }
         // URLs are signed for GET, so storage often refuses HEAD. One byte tells the size as well.
         match self.open_blob(repository, digest, 0, Some(1), deadline).await {
-            Ok(blob) => Ok(blob.size),
-            Err(error) if error.kind == SourceErrorKind::BadAnswer => Ok(None),
+            Ok(blob) => Ok(Told { content: blob.size, lane: blob.lane }),
+            Err(error) if error.kind == SourceErrorKind::BadAnswer => Ok(Told { content: None, lane: None }),
             Err(error) => Err(error),
         }
     }

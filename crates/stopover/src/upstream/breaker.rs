@@ -93,6 +93,29 @@ impl Throttle {
         self.closed_until.is_some()
     }
 
+    /// Notes a refusal as [`refused`](Self::refused) does, and where nothing was said closes for no longer than `at_most`.
+    pub(super) fn refused_at_most(
+        &mut self,
+        now: Instant,
+        retry_after: Option<Duration>,
+        at_most: Option<Duration>,
+    ) -> Duration {
+        let wait = self.refused(now, retry_after);
+        let wait = at_most.map_or(wait, |at_most| wait.min(at_most));
+        self.closed_until = Some(now + wait);
+        wait
+    }
+
+    /// Opens before the time; the next refusal counts as another in a row.
+    pub(super) fn reopen(&mut self) {
+        self.closed_until = None;
+    }
+
+    /// Returns how many refusals there were in a row.
+    pub(super) fn refusals(&self) -> u32 {
+        self.refusals
+    }
+
     /// Notes a refusal, and for how long, if that was said. Returns for how long this is closed.
     pub(super) fn refused(&mut self, now: Instant, retry_after: Option<Duration>) -> Duration {
         let doubled = THROTTLE_MIN * 2_u32.saturating_pow(self.refusals.min(10));

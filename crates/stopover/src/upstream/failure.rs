@@ -14,6 +14,21 @@ use crate::{
 /// How much of a registry's own message is repeated, in characters.
 const MESSAGE_CHARS_MAX: usize = 200;
 
+/// What a failed try says of the lane that it went by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// Nothing: by another it would fail as well.
+    Request,
+    /// The way out may be to blame.
+    Way,
+    /// The registry wants fewer requests this way.
+    TooMany,
+    /// Another account may be let in, or see more.
+    Holder,
+    /// The account itself was refused.
+    Login,
+}
+
 /// A try that failed.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
@@ -22,6 +37,7 @@ pub(super) struct Failure {
     pub(super) may_pass: bool,
     /// Whether the registry itself said that it is not well.
     pub(super) is_illness: bool,
+    pub(super) cause: Cause,
 }
 
 impl Failure {
@@ -31,6 +47,7 @@ impl Failure {
             error: SourceError::new(Arc::clone(registry), kind, message),
             may_pass: false,
             is_illness: false,
+            cause: Cause::Request,
         }
     }
 
@@ -52,7 +69,11 @@ impl Failure {
             ),
             _ => error.message,
         };
-        Self { may_pass, ..Self::lasting(registry, kind, message) }
+        let cause = match error.kind {
+            Way::Forbidden | Way::Malformed => Cause::Request,
+            _ => Cause::Way,
+        };
+        Self { may_pass, cause, ..Self::lasting(registry, kind, message) }
     }
 
     /// A failure on the way to where the registry redirected: it may redirect elsewhere next time.
@@ -67,7 +88,12 @@ impl Failure {
 
     /// What an answer says that is final.
     pub(super) fn said(error: SourceError) -> Self {
-        Self { error, may_pass: false, is_illness: false }
+        let cause = match error.kind {
+            SourceErrorKind::Unauthorized | SourceErrorKind::Denied => Cause::Holder,
+            SourceErrorKind::TooManyRequests => Cause::TooMany,
+            _ => Cause::Request,
+        };
+        Self { error, may_pass: false, is_illness: false, cause }
     }
 
     /// Says when it makes sense to ask again.

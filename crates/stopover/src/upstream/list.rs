@@ -34,11 +34,12 @@ impl Upstream {
         let path = if query.is_empty() { "tags/list".to_owned() } else { format!("tags/list?{query}") };
         let ask = Ask { what: What::Tags, repository, path, accept: "application/json", range: None };
         let read = self.read(&ask, LIST_BYTES_MAX, Instant::now() + ANSWER_MAX).await;
-        let (headers, bytes) = read.map_err(|error| match error.kind {
+        let read = read.map_err(|error| match error.kind {
             // public.ecr.aws answers 400 to whoever has no account.
             SourceErrorKind::BadAnswer => SourceError { kind: SourceErrorKind::Unsupported, ..error },
             _ => error,
         })?;
+        let (headers, bytes) = read.content;
         let sent: Result<Sent, _> = serde_json::from_slice(&bytes);
         let sent = sent.map_err(|error| self.bad_answer(&ask, &format!("is no list of tags: {error}")))?;
         let next = headers.get(LINK).and_then(|value| value.to_str().ok()).and_then(next_page);
@@ -84,7 +85,7 @@ impl Upstream {
         deadline: Instant,
     ) -> Result<(Bytes, Option<String>), SourceError> {
         let (headers, bytes) = match self.read(ask, bytes_max, deadline).await {
-            Ok(read) => read,
+            Ok(read) => read.content,
             // Whoever does not know this endpoint says so in one of these ways.
             Err(error) if matches!(error.kind, SourceErrorKind::NotFound | SourceErrorKind::BadAnswer) => {
                 return Err(SourceError { kind: SourceErrorKind::Unsupported, ..error });

@@ -3,38 +3,36 @@
 //! Requests are made from nothing, so that nothing of a client's can be in them. A pass goes to the registry's own
 //! site only; it is dropped for good at the first redirect to another scheme, host or port.
 
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header::LOCATION};
 use hyper::body::Incoming;
 use oci::{Endpoint, RepositoryName, Target};
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::{
     Upstream,
     account::Proof,
-    failure::{Failure, of_status},
+    ask::OnLane,
+    failure::{Cause, Failure, of_status},
     gate::{self, Site},
-    pace::NoTurn,
+    lanes::Need,
     quota::{Cost, is_for_abuse},
     realm::{challenge_of, pull_scope},
     redirect::{self, HOPS_MAX, is_redirect},
-    retry,
     send::{asked_wait, error_body, is_failure, is_plain, spend},
     token::locked,
 };
 use crate::{
-    egress::came_from_inside,
-    source::{SourceError, SourceErrorKind},
+    egress::{Load, came_from_inside},
+    source::{LaneName, Purpose, SourceErrorKind},
 };
 
-/// How often a request is tried again.
-const RETRIES_MAX: u32 = 2;
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     ManifestHead,
-    ManifestGet,
+    ManifestGet(Purpose),
     BlobHead,
     BlobGet,
     Tags,
@@ -46,7 +44,7 @@ impl What {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::ManifestHead => "manifest_head",
-            Self::ManifestGet => "manifest_get",
+            Self::ManifestGet(_) => "manifest_get",
             Self::BlobHead => "blob_head",
             Self::BlobGet => "blob_get",
             Self::Tags => "tags",
@@ -57,13 +55,13 @@ impl What {
     pub(super) fn method(self) -> Method {
         match self {
             Self::ManifestHead | Self::BlobHead => Method::HEAD,
-            Self::ManifestGet | Self::BlobGet | Self::Tags | Self::Referrers => Method::GET,
+            Self::ManifestGet(_) | Self::BlobGet | Self::Tags | Self::Referrers => Method::GET,
         }
     }
 
-    fn cost(self) -> Cost {
+    pub(super) fn cost(self) -> Cost {
         match self {
-            Self::ManifestGet => Cost::Counted,
+            Self::ManifestGet(_) => Cost::Counted,
             Self::ManifestHead => Cost::Free,
             Self::BlobHead | Self::BlobGet | Self::Tags | Self::Referrers => Cost::Other,
         }
@@ -81,6 +79,15 @@ pub(super) struct Ask<'a> {
 }
 
 impl Ask<'_> {
+    /// Returns what the choice of a lane depends on.
+    pub(super) fn need(&self) -> Need<'_> {
+        let purpose = match self.what {
+            What::ManifestGet(purpose) => purpose,
+            _ => Purpose::Missing,
+        };
+        Need { cost: self.what.cost(), repository: self.repository, purpose }
+    }
+
     /// Returns the request for people. The path is made of checked parts; a query is left out.
     pub(super) fn name(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
@@ -95,6 +102,10 @@ pub(super) struct Reply {
     pub(super) redirected: bool,
     /// Whether it came from another site than the registry's.
     elsewhere: bool,
+    /// The lane that it came by, where there are several.
+    pub(super) lane: Option<LaneName>,
+    /// Says that it comes by its way out, until it has come.
+    pub(super) load: Load,
 }
 
 /// A response of the registry itself, and what was sent for it.
@@ -105,76 +116,16 @@ struct Sent {
 }
 
 impl Upstream {
-    /// Asks, and asks again where that may help.
-    pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Reply, SourceError> {
-        let mut retries = 0;
-        loop {
-            self.refuse_if_closed(ask)?;
-            let turn = self.pace.turn(ask.what.cost(), deadline).await;
-            let turn = turn.map_err(|no_turn| self.without_turn(ask, no_turn))?;
-            self.admit(ask)?;
-            let failure = match self.attempt(ask, deadline).await {
-                Ok(reply) => return Ok(reply),
-                Err(failure) => failure,
-            };
-            drop(turn);
-            retries += 1;
-            let asked = failure.error.retry_after;
-            let left = deadline.saturating_duration_since(Instant::now());
-            let wait = retry::wait_before(retries, asked, left, retry::chance())
-                .filter(|_| failure.may_pass && retries <= RETRIES_MAX && !self.fuse.is_open());
-            let Some(wait) = wait else {
-                if failure.is_illness {
-                    self.fuse.failed();
-                }
-                return Err(failure.error);
-            };
-            tracing::debug!(error = %failure.error, wait_ms = wait.as_millis(), "asking the registry again");
-            sleep(wait).await;
-        }
-    }
-
-    /// Refuses where the registry has said that it will not answer.
-    fn admit(&self, ask: &Ask<'_>) -> Result<(), SourceError> {
-        let admitted = locked(&self.gates).admit(ask.what.cost(), self.clock.now());
-        admitted.map_err(|wait| self.waits(ask, "since the registry said 429", wait))
-    }
-
-    /// The same before the request waits for its turn, and where the registry does not answer at all, without taking
-    /// it for the one that finds out.
-    fn refuse_if_closed(&self, ask: &Ask<'_>) -> Result<(), SourceError> {
-        if let Some(wait) = self.fuse.closed() {
-            return Err(self.does_not_answer(ask, wait).error);
-        }
-        let closed = locked(&self.gates).closed(ask.what.cost(), self.clock.now());
-        closed.map_or(Ok(()), |wait| Err(self.waits(ask, "since the registry said 429", wait)))
-    }
-
-    fn waits(&self, ask: &Ask<'_>, why: &str, wait: Duration) -> SourceError {
-        let message = format!("{} waits, {why}", ask.name());
-        let failure = Failure::lasting(&self.registry, SourceErrorKind::TooManyRequests, message);
-        failure.after(Some(wait)).error
-    }
-
-    fn without_turn(&self, ask: &Ask<'_>, no_turn: NoTurn) -> SourceError {
-        match no_turn {
-            NoTurn::TooMany(wait) => {
-                let why = "since the registry is not asked more than `requests_per_second` and `pulls_per_second` say";
-                self.waits(ask, why, wait)
-            }
-            NoTurn::Late => {
-                let message =
-                    format!("{} got no turn in time: `requests_max` others wait before it", ask.name());
-                Failure::lasting(&self.registry, SourceErrorKind::Timeout, message).error
-            }
-        }
-    }
-
-    async fn attempt(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Reply, Failure> {
+    pub(super) async fn attempt(
+        &self,
+        ask: &Ask<'_>,
+        on: &OnLane<'_>,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
         let mut may_ask_afresh = ask.what.method() == Method::GET;
         loop {
-            let sent = self.admitted(ask, deadline).await?;
-            let reply = self.follow(ask, sent, deadline).await?;
+            let sent = self.admitted(ask, on, deadline).await?;
+            let reply = self.follow(ask, on, sent, deadline).await?;
             let is_refused =
                 matches!(reply.response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
             if reply.redirected && is_refused && may_ask_afresh {
@@ -183,7 +134,7 @@ impl Upstream {
                 spend(reply.response, deadline).await;
                 continue;
             }
-            return self.judge(ask, reply, deadline).await;
+            return self.judge(ask, on, reply, deadline).await;
         }
     }
 
@@ -192,38 +143,41 @@ impl Upstream {
     ///
     /// A 401 to a pass is not believed to tell the way: nvcr.io's then names another realm, which refuses everybody
     /// (nvidia-container-toolkit#1945).
-    async fn admitted(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Sent, Failure> {
+    async fn admitted(&self, ask: &Ask<'_>, on: &OnLane<'_>, deadline: Instant) -> Result<Sent, Failure> {
         let uri = self.uri_of(ask)?;
-        let mut pass = self.tokens.ready(ask.repository, deadline).await?;
+        let (tokens, exit) = (on.tokens(), on.exit());
+        let mut pass = tokens.ready(exit, ask.repository, deadline).await?;
         let mut answered = false;
         loop {
-            let response = self.send_home(ask, &uri, pass.as_ref(), deadline).await?;
+            let response = self.send_home(ask, on, &uri, pass.as_ref(), deadline).await?;
             if response.status() != StatusCode::UNAUTHORIZED {
                 let pass = pass.map(|pass| pass.header);
                 return Ok(Sent { response, uri, pass });
             }
             let used = pass.take();
             if let Some(used) = used.as_ref().filter(|used| used.is_token() && !answered) {
-                self.tokens.forget(used);
+                tokens.forget(used);
                 spend(response, deadline).await;
                 continue;
             }
             if let Some(account) = used.as_ref().filter(|used| !used.is_token() && !answered)
-                && self.tokens.account_refused(&Proof::Basic(account.header.clone()))
+                && tokens.account_refused(&Proof::Basic(account.header.clone()))
             {
                 spend(response, deadline).await;
                 answered = true;
-                pass = self.tokens.ready(ask.repository, deadline).await?;
+                pass = tokens.ready(exit, ask.repository, deadline).await?;
                 continue;
             }
             let from_inside = came_from_inside(&response);
             let challenge = challenge_of(response.headers());
             let Some(challenge) = challenge.filter(|_| used.is_none() && !answered) else {
-                return Err(self.refusal(ask, response, deadline).await);
+                let is_account = used.is_some_and(|used| !used.is_token());
+                let failure = self.refusal(ask, response, deadline).await;
+                return Err(if is_account { Failure { cause: Cause::Login, ..failure } } else { failure });
             };
             spend(response, deadline).await;
             answered = true;
-            pass = Some(self.tokens.answer(challenge, ask.repository, from_inside, deadline).await?);
+            pass = Some(tokens.answer(exit, challenge, ask.repository, from_inside, deadline).await?);
         }
     }
 
@@ -234,7 +188,13 @@ impl Upstream {
     }
 
     /// Follows redirects, by hand.
-    async fn follow(&self, ask: &Ask<'_>, sent: Sent, deadline: Instant) -> Result<Reply, Failure> {
+    async fn follow(
+        &self,
+        ask: &Ask<'_>,
+        on: &OnLane<'_>,
+        sent: Sent,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
         let from_inside = came_from_inside(&sent.response);
         let Sent { mut response, mut uri, mut pass } = sent;
         let mut elsewhere = false;
@@ -263,7 +223,7 @@ impl Upstream {
             let too_far = || refuse(SourceErrorKind::Refused, "redirects to where data may not lead".into());
             let reach = gate::reach(&self.home, &next, from_inside).ok_or_else(too_far)?;
             let way = |error| Failure::of_storage(&self.registry, error);
-            response = self.send(ask, &next, pass.as_ref(), reach, deadline).await.map_err(way)?;
+            response = self.send(ask, on, &next, pass.as_ref(), reach, deadline).await.map_err(way)?;
 
             let is_challenge = elsewhere && pass.is_none() && response.status() == StatusCode::UNAUTHORIZED;
             if is_challenge && let Some(challenge) = challenge_of(response.headers()) {
@@ -271,27 +231,37 @@ impl Upstream {
                 // The token may be an old one that the place does not know any more: then a new one is tried.
                 for _ in 0..2 {
                     let (challenge, scope) = (challenge.clone(), scope.clone());
-                    let answer = self.tokens.answer_as_anybody(challenge, scope, from_inside, deadline);
+                    let tokens = on.tokens();
+                    let answer = tokens.answer_as_anybody(on.exit(), challenge, scope, from_inside, deadline);
                     let Some(answer) = answer.await? else { break };
-                    response =
-                        self.send(ask, &next, Some(&answer.header), reach, deadline).await.map_err(way)?;
+                    response = self
+                        .send(ask, on, &next, Some(&answer.header), reach, deadline)
+                        .await
+                        .map_err(way)?;
                     if response.status() != StatusCode::UNAUTHORIZED {
                         pass = Some(answer.header);
                         break;
                     }
-                    self.tokens.forget(&answer);
+                    tokens.forget(&answer);
                 }
             }
             uri = next;
         }
-        Ok(Reply { response, redirected: hops > 0, elsewhere })
+        let load = on.exit().egress.engage();
+        Ok(Reply { response, redirected: hops > 0, elsewhere, lane: on.name(), load })
     }
 
     /// Tells answers that fail the request from those that the caller has to look at.
-    async fn judge(&self, ask: &Ask<'_>, reply: Reply, deadline: Instant) -> Result<Reply, Failure> {
+    async fn judge(
+        &self,
+        ask: &Ask<'_>,
+        on: &OnLane<'_>,
+        reply: Reply,
+        deadline: Instant,
+    ) -> Result<Reply, Failure> {
         let status = reply.response.status();
         if status == StatusCode::TOO_MANY_REQUESTS {
-            return Err(self.too_many(ask, reply, deadline).await);
+            return Err(self.too_many(ask, on, reply, deadline).await);
         }
         if is_failure(status) {
             let is_illness = !reply.elsewhere;
@@ -300,7 +270,8 @@ impl Upstream {
             return Err(Failure { may_pass: true, is_illness, ..failure }.after(asked));
         }
         if status.is_success() || status == StatusCode::NOT_FOUND {
-            locked(&self.gates).succeeded(ask.what.cost());
+            let found = status.is_success();
+            locked(&self.lanes).answered(&on.choice, &ask.need(), found, self.clock.now());
         }
         if !is_plain(reply.response.headers()) {
             let message = format!("the answer to {} is encoded, although none was asked to be", ask.name());
@@ -310,7 +281,7 @@ impl Upstream {
     }
 
     /// Notes a 429, which is never asked again: other requests are held back as well.
-    async fn too_many(&self, ask: &Ask<'_>, reply: Reply, deadline: Instant) -> Failure {
+    async fn too_many(&self, ask: &Ask<'_>, on: &OnLane<'_>, reply: Reply, deadline: Instant) -> Failure {
         let asked = asked_wait(reply.response.status(), reply.response.headers());
         let body = error_body(reply.response, deadline).await;
         let error = of_status(&self.registry, &ask.name(), StatusCode::TOO_MANY_REQUESTS, &body);
@@ -320,8 +291,16 @@ impl Upstream {
         }
         // An answer to HEAD has no body that could tell the two kinds apart.
         let for_abuse = ask.what.method() != Method::HEAD && is_for_abuse(&body);
-        let wait = locked(&self.gates).refused(ask.what.cost(), for_abuse, self.clock.now(), asked);
-        tracing::warn!(error = %failure.error, for_abuse, wait_s = wait.as_secs(), "the registry wants fewer requests");
+        let (cost, now) = (ask.what.cost(), self.clock.now());
+        let wait = locked(&self.lanes).refused(&on.choice, cost, for_abuse, asked, now);
+        let lane = on.name();
+        tracing::warn!(
+            error = %failure.error,
+            for_abuse,
+            wait_s = wait.as_secs(),
+            lane = lane.as_deref(),
+            "the registry wants fewer requests"
+        );
         failure.after(Some(wait))
     }
 

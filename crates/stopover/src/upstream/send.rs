@@ -11,7 +11,15 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use super::{Upstream, failure::Failure, quota::Quota, request::Ask, retry, token::Pass};
+use super::{
+    Upstream,
+    ask::OnLane,
+    failure::{Cause, Failure},
+    quota::{Cost, Quota},
+    request::Ask,
+    retry,
+    token::{Pass, locked},
+};
 use crate::{
     egress::{EgressError, Reach, collect},
     source::SourceErrorKind,
@@ -29,14 +37,15 @@ impl Upstream {
     pub(super) async fn send_home(
         &self,
         ask: &Ask<'_>,
+        on: &OnLane<'_>,
         uri: &Uri,
         pass: Option<&Pass>,
         deadline: Instant,
     ) -> Result<Response<Incoming>, Failure> {
-        let trial = self.fuse.admit().map_err(|wait| self.does_not_answer(ask, wait))?;
+        let trial = on.exit().fuse.admit().map_err(|wait| self.does_not_answer(ask, wait))?;
         let pass = pass.map(|pass| &pass.header);
         let word = ask.what.word();
-        match self.send(ask, uri, pass, Reach::Home, deadline).await {
+        match self.send(ask, on, uri, pass, Reach::Home, deadline).await {
             Ok(response) => {
                 let is_failure = is_failure(response.status());
                 if is_failure {
@@ -45,9 +54,7 @@ impl Upstream {
                     trial.succeeded()
                 }
                 self.metrics.upstream(&self.registry, word, word_of(response.status()));
-                if let Some(quota) = Quota::of(response.headers()) {
-                    self.metrics.quota(&self.registry, &self.account_label, quota.limit, quota.remaining);
-                }
+                self.note_quota(ask, on, &response);
                 Ok(response)
             }
             Err(error) => {
@@ -61,15 +68,30 @@ impl Upstream {
         }
     }
 
+    fn note_quota(&self, ask: &Ask<'_>, on: &OnLane<'_>, response: &Response<Incoming>) {
+        if ask.what.cost() == Cost::Other {
+            return;
+        }
+        let mut lanes = locked(&self.lanes);
+        match Quota::of(response.headers()) {
+            Some(quota) => lanes.heard(&on.choice, quota, self.clock.now()),
+            None if response.status().is_success() => lanes.heard_of_no_quota(&on.choice),
+            None => {}
+        }
+    }
+
     /// Says that nothing is sent before `wait` is over, since the breaker is open.
     pub(super) fn does_not_answer(&self, ask: &Ask<'_>, wait: Duration) -> Failure {
         let message = format!("{} waits, since the registry does not answer", ask.name());
-        Failure::lasting(&self.registry, SourceErrorKind::Unavailable, message).after(Some(wait))
+        let failure =
+            Failure::lasting(&self.registry, SourceErrorKind::Unavailable, message).after(Some(wait));
+        Failure { cause: Cause::Way, ..failure }
     }
 
     pub(super) async fn send(
         &self,
         ask: &Ask<'_>,
+        on: &OnLane<'_>,
         uri: &Uri,
         pass: Option<&HeaderValue>,
         reach: Reach,
@@ -89,7 +111,7 @@ impl Upstream {
             headers.insert(AUTHORIZATION, pass.clone());
         }
         let deadline = deadline.min(Instant::now() + self.answer_timeout);
-        self.egress.send(request, reach, deadline).await
+        on.exit().egress.send(request, reach, deadline).await
     }
 }
 

@@ -16,18 +16,12 @@ use tokio::time::timeout_at;
 
 use super::{
     account::{Account, Proof},
-    breaker::{Fuse, Throttle},
+    exit::Exit,
     failure::Failure,
     gate::{self, Home, Site},
     realm::{Want, pull_scope},
 };
-use crate::{
-    clock::Clock,
-    egress::{Egress, Reach},
-    flight::Flights,
-    metrics::Metrics,
-    source::SourceErrorKind,
-};
+use crate::{clock::Clock, egress::Reach, flight::Flights, metrics::Metrics, source::SourceErrorKind};
 
 /// How many tokens, and how many odd scopes, are kept.
 const KNOWN_MAX: usize = 10_000;
@@ -72,11 +66,9 @@ pub(super) struct Tokens {
     pub(super) registry: Arc<str>,
     pub(super) home: Arc<Home>,
     pub(super) account: Option<Account>,
-    pub(super) egress: Arc<Egress>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) answer_timeout: Duration,
-    pub(super) fuse: Fuse,
     pub(super) state: State,
 }
 
@@ -87,7 +79,6 @@ pub(super) struct State {
     /// Scopes that a registry asked for in place of the usual ones.
     odd_scopes: Mutex<HashMap<RepositoryName, String>>,
     known: Mutex<HashMap<Want, Known>>,
-    pub(super) throttle: Mutex<Throttle>,
     flights: Arc<Flights<Want, Result<Token, Failure>>>,
 }
 
@@ -95,6 +86,7 @@ impl Tokens {
     /// Returns the pass that a request to `repository` will want, as far as that can be known before it is sent.
     pub(super) async fn ready(
         self: &Arc<Self>,
+        exit: &Arc<Exit>,
         repository: &RepositoryName,
         deadline: tokio::time::Instant,
     ) -> Result<Option<Pass>, Failure> {
@@ -112,13 +104,14 @@ impl Tokens {
         let odd_scope = locked(&self.state.odd_scopes).get(repository).cloned();
         let scope = odd_scope.unwrap_or_else(|| pull_scope(repository));
         let want = Want { realm, service, scope, with_account: self.account.is_some(), reach };
-        self.pass(want, deadline).await.map(Some)
+        self.pass(exit, want, deadline).await.map(Some)
     }
 
     /// Answers the registry's own challenge and remembers the way. `from_inside` tells that it came from an address
     /// that is not public.
     pub(super) async fn answer(
         self: &Arc<Self>,
+        exit: &Arc<Exit>,
         challenge: Challenge,
         repository: &RepositoryName,
         from_inside: bool,
@@ -144,13 +137,14 @@ impl Tokens {
         let service = challenge.service;
         *locked(&self.state.way) =
             Some(Way::Bearer { realm: realm.clone(), service: service.clone(), reach });
-        self.pass(Want { realm, service, scope, with_account, reach }, deadline).await
+        self.pass(exit, Want { realm, service, scope, with_account, reach }, deadline).await
     }
 
     /// Answers the challenge of a place that the registry redirected to, as anybody; `usual_scope` is what the token is
     /// for where the challenge does not say.
     pub(super) async fn answer_as_anybody(
         self: &Arc<Self>,
+        exit: &Arc<Exit>,
         challenge: Challenge,
         usual_scope: String,
         from_inside: bool,
@@ -162,7 +156,7 @@ impl Tokens {
         let (_, reach) = self.reach_of(&realm, false, from_inside)?;
         let scope = challenge.scope.filter(|scope| !scope.is_empty()).unwrap_or(usual_scope);
         let want = Want { realm, service: challenge.service, scope, with_account: false, reach };
-        self.pass(want, deadline).await.map(Some)
+        self.pass(exit, want, deadline).await.map(Some)
     }
 
     /// Forgets a token that did not let us in.
@@ -207,13 +201,18 @@ impl Tokens {
         Ok((url, reach))
     }
 
-    async fn pass(self: &Arc<Self>, want: Want, deadline: tokio::time::Instant) -> Result<Pass, Failure> {
+    async fn pass(
+        self: &Arc<Self>,
+        exit: &Arc<Exit>,
+        want: Want,
+        deadline: tokio::time::Instant,
+    ) -> Result<Pass, Failure> {
         let token = match self.recall(&want) {
             Some(known) => known?,
             None => {
-                let (tokens, wanted) = (Arc::clone(self), want.clone());
-                let flight =
-                    self.state.flights.run(want.clone(), || async move { tokens.renew(&wanted).await });
+                let (tokens, exit, wanted) = (Arc::clone(self), Arc::clone(exit), want.clone());
+                let renew = || async move { tokens.renew(&exit, &wanted).await };
+                let flight = self.state.flights.run(want.clone(), renew);
                 let too_late = |_| self.lasting(SourceErrorKind::Timeout, "no token came in time");
                 let landed = timeout_at(deadline, flight).await.map_err(too_late)?;
                 let broken = || self.lasting(SourceErrorKind::Unavailable, "asking for a token broke");
@@ -231,12 +230,12 @@ impl Tokens {
         }
     }
 
-    async fn renew(&self, want: &Want) -> Result<Token, Failure> {
+    async fn renew(&self, exit: &Exit, want: &Want) -> Result<Token, Failure> {
         if let Some(known) = self.recall(want) {
             return known;
         }
         let asked_at = self.clock.now();
-        let failure = match self.ask(want).await {
+        let failure = match self.ask(exit, want).await {
             Ok((header, lifetime)) => {
                 let token =
                     Token { header, refresh_at: asked_at + lifetime * 17 / 20, ends_at: asked_at + lifetime };

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 
 use super::{
     account::Proof,
-    failure::{Failure, of_status},
+    exit::Exit,
+    failure::{Cause, Failure, of_status},
     gate::{self, Site},
     realm::{TOKEN_BYTES_MAX, Want, read_token, repository_of},
     send::{AGENT, asked_wait, is_plain},
@@ -25,15 +26,15 @@ const WORD: &str = "token";
 
 impl Tokens {
     /// Asks the token service, once.
-    pub(super) async fn ask(&self, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
+    pub(super) async fn ask(&self, exit: &Exit, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
         let proof = self.proof_for(want).await;
-        let mut answer = self.exchange(want, proof.as_ref()).await;
+        let mut answer = self.exchange(exit, want, proof.as_ref()).await;
         let refused = |failure: &Failure| {
             matches!(failure.error.kind, SourceErrorKind::Unauthorized | SourceErrorKind::Denied)
         };
         if answer.as_ref().is_err_and(refused) && proof.is_some_and(|proof| self.account_refused(&proof)) {
             let proof = self.proof_for(want).await;
-            answer = self.exchange(want, proof.as_ref()).await;
+            answer = self.exchange(exit, want, proof.as_ref()).await;
         }
         let word = answer.as_ref().map_or_else(|failure| failure.error.kind.as_str(), |_| "ok");
         self.metrics.upstream(&self.registry, WORD, word);
@@ -50,18 +51,25 @@ impl Tokens {
         account.proof(repository_of(&want.scope).as_ref()).await
     }
 
-    async fn exchange(&self, want: &Want, proof: Option<&Proof>) -> Result<(HeaderValue, Duration), Failure> {
+    async fn exchange(
+        &self,
+        exit: &Exit,
+        want: &Want,
+        proof: Option<&Proof>,
+    ) -> Result<(HeaderValue, Duration), Failure> {
         let no_url = || self.lasting(SourceErrorKind::BadAnswer, "the URL of the token service is none");
         let request = request(want, proof).ok_or_else(no_url)?;
         let what = format!("the request for a token at {}", Site::of(request.uri()).ok_or_else(no_url)?);
-        let held =
-            |kind, wait| self.lasting(kind, format!("{what} waits, since the last failed")).after(Some(wait));
-        let admitted = locked(&self.state.throttle).admit(self.clock.now());
+        let held = |kind, wait| {
+            let failure = self.lasting(kind, format!("{what} waits, since the last failed"));
+            Failure { cause: Cause::Way, ..failure.after(Some(wait)) }
+        };
+        let admitted = locked(&exit.token_throttle).admit(self.clock.now());
         admitted.map_err(|wait| held(SourceErrorKind::TooManyRequests, wait))?;
-        let trial = self.fuse.admit().map_err(|wait| held(SourceErrorKind::Unavailable, wait))?;
+        let trial = exit.token_fuse.admit().map_err(|wait| held(SourceErrorKind::Unavailable, wait))?;
 
         let deadline = Instant::now() + self.answer_timeout;
-        let response = match self.egress.send(request, want.reach, deadline).await {
+        let response = match exit.egress.send(request, want.reach, deadline).await {
             Ok(response) => response,
             Err(error) => {
                 trial.failed();
@@ -77,7 +85,7 @@ impl Tokens {
         let body = collect(body, TOKEN_BYTES_MAX, deadline).await;
         let body = body.map_err(|error| Failure::of_way(&self.registry, error))?;
         if head.status.as_u16() == 200 {
-            locked(&self.state.throttle).succeeded();
+            locked(&exit.token_throttle).succeeded();
             let token = is_plain(&head.headers).then(|| read_token(&body)).flatten();
             let none =
                 || self.lasting(SourceErrorKind::BadAnswer, format!("the answer to {what} holds no token"));
@@ -87,10 +95,13 @@ impl Tokens {
         let error = of_status(&self.registry, &what, head.status, &body);
         Err(match error.kind {
             SourceErrorKind::TooManyRequests => {
-                let wait = locked(&self.state.throttle).refused(self.clock.now(), asked);
-                Failure::said(error).after(Some(wait))
+                let wait = locked(&exit.token_throttle).refused(self.clock.now(), asked);
+                Failure { cause: Cause::Way, ..Failure::said(error).after(Some(wait)) }
             }
             SourceErrorKind::Unavailable => Failure { may_pass: true, ..Failure::said(error) }.after(asked),
+            SourceErrorKind::Unauthorized if proof.is_some() => {
+                Failure { cause: Cause::Login, ..Failure::said(error) }
+            }
             SourceErrorKind::Unauthorized | SourceErrorKind::Denied => Failure::said(error),
             // A token service knows no repositories: its 404 says nothing of the one that we ask for.
             _ => self.lasting(SourceErrorKind::BadAnswer, error.message),

@@ -143,11 +143,9 @@ async fn the_quota_is_exported_under_the_accounts_name() {
     bench.hub.set_quota(100);
     bench.manifest().await.expect("it is there");
     let text = bench.metrics.encode();
-    assert!(text.contains(r#"stopover_quota_limit{registry="docker.io",account="anonymous"} 100"#), "{text}");
-    assert!(
-        text.contains(r#"stopover_quota_remaining{registry="docker.io",account="anonymous"} 99"#),
-        "{text}"
-    );
+    let lane = r#"{registry="docker.io",account="anonymous",egress="default"}"#;
+    assert!(text.contains(&format!("stopover_quota_limit{lane} 100")), "{text}");
+    assert!(text.contains(&format!("stopover_quota_remaining{lane} 99")), "{text}");
     let line =
         r#"stopover_upstream_requests_total{registry="docker.io",request="manifest_get",result="ok"} 1"#;
     assert!(text.contains(line), "{text}");

@@ -144,8 +144,8 @@ async fn nobody_waits_for_a_turn_at_a_registry_that_does_not_answer() {
     let bench = Bench::with(Options::default(), |options| options.pace.requests_max = 1).await;
     let far = tokio::time::Instant::now() + ANSWER_MAX;
     let _held = bench.upstream.pace.turn(Cost::Other, far).await.expect("the first turn");
-    while !bench.upstream.fuse.is_open() {
-        bench.upstream.fuse.failed();
+    while !bench.upstream.exits[0].fuse.is_open() {
+        bench.upstream.exits[0].fuse.failed();
     }
     assert_eq!(kind_of(bench.resolve().await), Some(SourceErrorKind::Unavailable));
     assert_eq!(bench.hub.counters().manifest_head, 0);
