@@ -4,6 +4,8 @@
 //! `tag`, `untag`, `image`, `private`, `public`, `account`, `set`, `reset-quota`, `expire-tokens`, `expire-urls`,
 //! `down`. Answers are JSON; a command that cannot be done is a 400 that says why.
 
+use std::net::IpAddr;
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -87,9 +89,14 @@ fn fault(hub: &Hub, name: &str, pairs: &[(String, String)]) -> Result<(), String
         kind: text::value(pairs, "kind").map(str::parse).transpose()?,
         reference: text::value(pairs, "reference").map(str::to_owned),
         method: method.transpose().map_err(|_| "not a method".to_owned())?,
+        peer: text::value(pairs, "peer").map(address).transpose()?,
     };
     hub.fault_on(fault, times, target);
     Ok(())
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| format!("not an address: {text:?}"))
 }
 
 fn set(hub: &Hub, pairs: &[(String, String)]) -> Result<(), String> {

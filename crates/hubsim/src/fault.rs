@@ -5,6 +5,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     str::FromStr,
     sync::{Mutex, PoisonError},
 };
@@ -193,9 +194,16 @@ pub struct Target {
     pub reference: Option<String>,
     /// The method.
     pub method: Option<Method>,
+    /// The address that the request comes from.
+    pub peer: Option<IpAddr>,
 }
 
 impl Target {
+    /// Returns a target of all requests of the fault's usual kind from an address.
+    pub fn peer(peer: IpAddr) -> Self {
+        Self { peer: Some(peer), ..Self::default() }
+    }
+
     /// Returns a target of all requests of a kind.
     pub fn kind(kind: Kind) -> Self {
         Self { kind: Some(kind), ..Self::default() }
@@ -215,6 +223,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) reference: Option<&'a str>,
     /// The digest that this names.
     pub(crate) digest: Option<&'a str>,
+    pub(crate) peer: IpAddr,
 }
 
 /// The faults that are installed.
@@ -273,6 +282,7 @@ impl Rule {
         let reference = self.target.reference.as_deref();
         let reference_fits = reference.is_none() || reference == asked.reference || reference == asked.digest;
         let method_fits = self.target.method.is_none() || self.target.method.as_ref() == Some(asked.method);
-        kind_fits && reference_fits && method_fits && self.left != Some(0)
+        let peer_fits = self.target.peer.is_none_or(|peer| peer == asked.peer);
+        kind_fits && reference_fits && method_fits && peer_fits && self.left != Some(0)
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Quota {
     used: HashMap<String, u32>,
     /// Limits other than the general one, by account; `None` is no limit.
     limits: HashMap<String, Option<u32>>,
+    /// The `Retry-After` of those that have one of their own, in seconds, by account or address.
+    retry_after: HashMap<String, u64>,
 }
 
 /// What a source may still do.
@@ -60,6 +62,21 @@ impl Quota {
 
     pub(crate) fn reset(&mut self) {
         self.used.clear();
+    }
+
+    pub(crate) fn reset_one(&mut self, account_or_address: &str) {
+        self.used.remove(&account_id(account_or_address));
+        self.used.remove(account_or_address);
+    }
+
+    pub(crate) fn set_retry_after(&mut self, account_or_address: &str, seconds: u64) {
+        self.retry_after.insert(account_or_address.to_owned(), seconds);
+    }
+
+    /// Returns what is said to a source that has used up its quota, in seconds.
+    pub(crate) fn retry_after(&self, source: &Source) -> Option<u64> {
+        let name = source.account.clone().unwrap_or_else(|| source.name());
+        self.retry_after.get(&name).copied()
     }
 
     /// Returns how many GETs have counted for an account, or for an address.

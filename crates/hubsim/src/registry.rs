@@ -80,7 +80,8 @@ fn manifest(
     }
     let standing = exchange.state.quota().count(source, options.quota, is_head);
     let mut answer = if standing.is_some_and(|standing| standing.refused) {
-        quota::spent(exchange, source.account.is_some(), options.retry_after)
+        let own = exchange.state.quota().retry_after(source);
+        quota::spent(exchange, source.account.is_some(), own.or(options.retry_after))
     } else {
         stored_manifest(exchange, asked, headers, repository, reference)
     };

@@ -136,6 +136,7 @@ async fn decide(
         method: &parts.method,
         reference: route.reference(),
         digest: digest.as_deref(),
+        peer: exchange.connection.peer,
     };
     // From before the count on, so that who sees the request counted can release it.
     let mut releases = exchange.state.releases();

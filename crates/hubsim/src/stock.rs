@@ -133,6 +133,16 @@ impl Hub {
         self.configure(|options| options.quota = limit);
     }
 
+    /// Begins a new window for one account or address.
+    pub fn reset_quota_of(&self, account_or_address: &str) {
+        self.state.quota().reset_one(account_or_address);
+    }
+
+    /// Sets the `Retry-After` that one account or address is told when its quota is spent, in seconds.
+    pub fn set_retry_after(&self, account_or_address: &str, seconds: u64) {
+        self.state.quota().set_retry_after(account_or_address, seconds);
+    }
+
     /// Sets an account's own quota; `None` is unlimited, as for who pays.
     pub fn set_account_quota(&self, user: &str, limit: Option<u32>) {
         self.state.quota().set_limit(user, limit);

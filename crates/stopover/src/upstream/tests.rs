@@ -2,6 +2,7 @@
 
 mod accounts;
 mod blobs;
+mod lanes;
 mod manifests;
 mod passes;
 mod trouble;
