@@ -17,7 +17,7 @@ use tokio::time::timeout_at;
 use super::{
     account::{Account, Proof},
     exit::Exit,
-    failure::Failure,
+    failure::{Cause, Failure},
     gate::{self, Home, Site},
     realm::{Want, pull_scope},
 };
@@ -119,7 +119,10 @@ impl Tokens {
     ) -> Result<Pass, Failure> {
         let Some(realm) = challenge.realm.filter(|_| challenge.scheme == Scheme::Bearer) else {
             *locked(&self.state.way) = Some(Way::Basic);
-            let none = || self.lasting(SourceErrorKind::Unauthorized, "the registry wants an account");
+            let none = || {
+                let failure = self.lasting(SourceErrorKind::Unauthorized, "the registry wants an account");
+                Failure { cause: Cause::Holder, ..failure }
+            };
             return self.basic(repository).await.ok_or_else(none);
         };
         let usual_scope = pull_scope(repository);

@@ -212,7 +212,11 @@ impl Lanes {
             return Ok(self.most_left(&open, repository, true, now));
         }
         match self.next_head.filter(|next| now < *next) {
-            Some(next) => Err(Closed::Waits(next - now)),
+            // What a GET would be told: who asks by HEAD means to GET.
+            Some(next) => {
+                let waits = choices.iter().filter_map(|choice| self.lanes[choice.lane].counted.closed(now));
+                Err(Closed::Waits(waits.min().unwrap_or(next - now)))
+            }
             None => Ok(choices.iter().copied().min_by_key(|choice| self.lanes[choice.lane].heard())),
         }
     }
