@@ -1,3 +1,5 @@
+//! The table of choices, and of what changes them.
+
 use super::*;
 use crate::source::{LaneState, Purpose, Thrift};
 
