@@ -28,6 +28,10 @@ const RETRIES_MAX: u32 = 2;
 /// How often it goes on by another lane.
 const MOVES_MAX: u32 = 32;
 
+/// How often it looks what another found that is finding out whether there is more, and after what time each.
+const PROBE_LOOKS_MAX: u32 = 40;
+const PROBE_LOOK_EVERY: Duration = Duration::from_millis(50);
+
 /// A request's turn on a lane, until it is dropped.
 pub(super) struct OnLane<'a> {
     upstream: &'a Upstream,
@@ -75,7 +79,7 @@ impl Upstream {
         let need = ask.need();
         let mut course = Course::default();
         loop {
-            if let Err(closed) = self.choose(&need, &course.tried) {
+            if let Err(closed) = self.choose_in_time(&need, &course.tried).await {
                 return Err(course.last.unwrap_or_else(|| self.closed(ask, closed)));
             }
             let turn = self.pace.turn(need.cost, deadline).await;
@@ -209,11 +213,22 @@ impl Upstream {
             Cause::Holder | Cause::Login => course.not_found.map_or(failure.error, |(_, error)| error),
             // The first lane to reset says when there is more.
             Cause::TooMany => match self.choose(need, &course.tried) {
-                Err(Closed::Waits(wait)) => failure.after(Some(wait)).error,
+                Err(Closed::Waits(wait) | Closed::Probed(wait)) => failure.after(Some(wait)).error,
                 _ => failure.error,
             },
             Cause::Way | Cause::Request => failure.error,
         }
+    }
+
+    /// Chooses; where another request is finding out whether there is more, waits a moment for what it finds.
+    async fn choose_in_time(&self, need: &Need<'_>, tried: &Tried) -> Result<Choice, Closed> {
+        for _ in 0..PROBE_LOOKS_MAX {
+            match self.choose(need, tried) {
+                Err(Closed::Probed(_)) => sleep(PROBE_LOOK_EVERY).await,
+                chosen => return chosen,
+            }
+        }
+        self.choose(need, tried)
     }
 
     fn choose(&self, need: &Need<'_>, tried: &Tried) -> Result<Choice, Closed> {
@@ -257,7 +272,9 @@ impl Upstream {
             |kind, why: String| Failure::lasting(&self.registry, kind, format!("{} {why}", ask.name()));
         match closed {
             Closed::Down(wait) => return self.does_not_answer(ask, wait).error,
-            Closed::Waits(wait) => return self.waits(ask, "since the registry said 429", wait),
+            Closed::Waits(wait) | Closed::Probed(wait) => {
+                return self.waits(ask, "since the registry said 429", wait);
+            }
             Closed::Reserved => says(
                 Kind::TooManyRequests,
                 "is not made: the rest of the quota is kept for what is not cached".into(),

@@ -68,6 +68,8 @@ impl Breaker {
 pub(super) struct Throttle {
     closed_until: Option<Instant>,
     refusals: u32,
+    /// Whether one request is finding out.
+    is_probed: bool,
 }
 
 impl Throttle {
@@ -77,6 +79,7 @@ impl Throttle {
             Some(until) if now < until => Err(until - now),
             Some(_) => {
                 self.closed_until = Some(now + PROBATION);
+                self.is_probed = true;
                 Ok(())
             }
             None => Ok(()),
@@ -108,7 +111,7 @@ impl Throttle {
 
     /// Opens before the time; the next refusal counts as another in a row.
     pub(super) fn reopen(&mut self) {
-        self.closed_until = None;
+        (self.closed_until, self.is_probed) = (None, false);
     }
 
     /// Returns how many refusals there were in a row.
@@ -122,7 +125,13 @@ impl Throttle {
         let wait = retry_after.unwrap_or(doubled.min(THROTTLE_MAX));
         self.refusals = self.refusals.saturating_add(1);
         self.closed_until = Some(now + wait);
+        self.is_probed = false;
         wait
+    }
+
+    /// Returns whether it may open in a moment, since a request is finding out.
+    pub(super) fn is_probed(&self) -> bool {
+        self.is_probed
     }
 
     /// Notes that a request was not refused.

@@ -287,7 +287,7 @@ impl Upstream {
         let error = of_status(&self.registry, &ask.name(), StatusCode::TOO_MANY_REQUESTS, &body);
         let failure = Failure::said(error);
         if reply.elsewhere {
-            return failure.after(asked);
+            return Failure { cause: Cause::Request, ..failure.after(asked) };
         }
         // An answer to HEAD has no body that could tell the two kinds apart.
         let for_abuse = ask.what.method() != Method::HEAD && is_for_abuse(&body);

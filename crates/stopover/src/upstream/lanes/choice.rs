@@ -77,6 +77,8 @@ pub(in crate::upstream) enum Closed {
     Down(Duration),
     /// The registry wants it no sooner.
     Waits(Duration),
+    /// Another request is finding out whether there is more.
+    Probed(Duration),
     /// There is nothing that was not tried.
     Tried,
 }
@@ -194,7 +196,8 @@ impl Lanes {
         let closed = |choice: &Choice| self.lanes[choice.lane].counted.closed(now);
         let open: Vec<Choice> = choices.iter().copied().filter(|choice| closed(choice).is_none()).collect();
         if let (true, Some(wait)) = (open.is_empty(), choices.iter().filter_map(closed).min()) {
-            return Err(Closed::Waits(wait));
+            let is_probed = choices.iter().any(|choice| self.lanes[choice.lane].counted.is_probed());
+            return Err(if is_probed { Closed::Probed(wait) } else { Closed::Waits(wait) });
         }
         Ok(self.most_left(&open, repository, false, now))
     }

@@ -186,7 +186,7 @@ fn a_429_of_the_quota_moves_on_and_comes_back_when_it_was_told() {
     bench.now += SECOND * 30;
     let ann = bench.take(Cost::Counted, "r").unwrap();
     assert_eq!(ann.holder, 0, "the first to reset");
-    assert!(matches!(bench.take(Cost::Counted, "r"), Err(Closed::Waits(_))), "one finds out");
+    assert!(matches!(bench.take(Cost::Counted, "r"), Err(Closed::Probed(_))), "one finds out");
     bench.got(&ann, "r", 200, 199);
     assert_eq!(bench.name(Cost::Counted, "r"), "ann via a");
 }

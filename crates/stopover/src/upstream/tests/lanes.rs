@@ -89,6 +89,28 @@ async fn a_head_finds_out_that_there_is_more_and_gets_go_on() {
 }
 
 #[tokio::test]
+async fn when_a_lane_may_be_tried_again_one_finds_out_and_the_others_wait_for_it() {
+    let bench = bench(&[("ann", &[])]).await;
+    bench.hub.set_quota(0);
+    bench.hub.configure(|options| options.retry_after = Some(30));
+    bench.pull(REPOSITORY).await.expect_err("nothing is left");
+    bench.hub.set_quota(100);
+    bench.clock.turn_on(Duration::from_secs(31));
+    bench.hub.configure(|options| options.latency = Duration::from_millis(50));
+    let pulls = futures_util::future::join_all((0..20).map(|_| bench.pull(REPOSITORY))).await;
+    assert!(pulls.iter().all(Result::is_ok));
+}
+
+#[tokio::test]
+async fn a_429_of_the_storage_says_nothing_of_the_lanes() {
+    let bench = bench(&[("ann", &[]), ("bob", &[])]).await;
+    bench.hub.fault_on(Fault::Status(429, Some(90)), Times::Always, hubsim::Target::kind(hubsim::Kind::Cdn));
+    assert_eq!(kind_of(bench.blob(0, None).await), Some(SourceErrorKind::TooManyRequests));
+    assert_eq!(bench.hub.counters().blob_get, 1);
+    assert_eq!(bench.state_of("ann"), LaneState::Open);
+}
+
+#[tokio::test]
 async fn a_private_repository_is_found_by_whoever_sees_it_and_that_is_remembered() {
     let bench = bench(&[("ann", &[]), ("bob", &[]), ("cid", &[])]).await;
     images::busybox(&bench.hub, "bob/secret", "latest", images::Format::OciSingle);
@@ -184,7 +206,7 @@ async fn a_way_out_that_leads_nowhere_costs_no_pull() {
         egress: Egress::new(&EgressOptions { proxies, ..EgressOptions::default() }),
     };
     // Nothing listens there.
-    let dead = Proxies::Through { url: "http://127.0.0.1:1".to_owned(), except: String::new() };
+    let dead = Proxies::Through("http://127.0.0.1:1".to_owned());
     let ways = vec![way("dead", dead), way("good", Proxies::Direct)];
     let options = config::Upstream { url: hub.registry_url(), ..config::Upstream::default() };
     let upstream = Upstream::new(&options, ways, Metrics::new(), Clock::default()).expect("the URL is right");
