@@ -78,6 +78,12 @@ impl Upstream {
     pub(super) async fn ask(&self, ask: &Ask<'_>, deadline: Instant) -> Result<Reply, SourceError> {
         let need = ask.need();
         let mut course = Course::default();
+        let logged_out = locked(&self.lanes).logged_out(need.repository);
+        for holder in logged_out {
+            if self.tokens[holder].is_proved_anew(need.repository).await {
+                locked(&self.lanes).proved_anew(holder);
+            }
+        }
         loop {
             if let Err(closed) = self.choose_in_time(&need, &course.tried).await {
                 return Err(course.last.unwrap_or_else(|| self.closed(ask, closed)));

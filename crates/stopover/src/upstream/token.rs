@@ -79,6 +79,8 @@ pub(super) struct State {
     /// Scopes that a registry asked for in place of the usual ones.
     odd_scopes: Mutex<HashMap<RepositoryName, String>>,
     known: Mutex<HashMap<Want, Known>>,
+    /// What last proved the account in vain.
+    refused: Mutex<Option<Proof>>,
     flights: Arc<Flights<Want, Result<Token, Failure>>>,
 }
 
@@ -173,7 +175,21 @@ impl Tokens {
 
     /// Hears that the account itself was refused; returns whether another may come in its stead.
     pub(super) fn account_refused(&self, proof: &Proof) -> bool {
+        *locked(&self.state.refused) = Some(proof.clone());
         self.account.as_ref().is_some_and(|account| account.refused(proof))
+    }
+
+    /// Returns whether the account is proved otherwise by now than when it was last refused, such as by a file that was
+    /// mended; forgets then that it was.
+    pub(super) async fn is_proved_anew(&self, repository: &RepositoryName) -> bool {
+        let refused = locked(&self.state.refused).clone();
+        let (Some(refused), Some(account)) = (refused, &self.account) else { return false };
+        if account.proof(Some(repository)).await.is_none_or(|proof| proof == refused) {
+            return false;
+        }
+        *locked(&self.state.refused) = None;
+        locked(&self.state.known).retain(|_, known| matches!(known, Known::Token(_)));
+        true
     }
 
     /// Returns the account as the registry itself takes it, which no identity token is for.

@@ -28,6 +28,7 @@ mod environment;
 mod folder;
 mod garbage_collect;
 mod hostile;
+mod lanes;
 mod listeners;
 mod logbook;
 mod manifests;

@@ -102,6 +102,10 @@ impl Memory {
         self.unseen.insert((holder, repository.clone()), now + UNSEEN_FOR);
     }
 
+    fn forget(&mut self, holder: usize) {
+        self.unseen.retain(|(who, _), _| *who != holder);
+    }
+
     fn is_unseen(&self, holder: usize, repository: &RepositoryName, now: Instant) -> bool {
         !self.unseen.is_empty()
             && self.unseen.get(&(holder, repository.clone())).is_some_and(|until| now < *until)
@@ -155,6 +159,24 @@ impl Lanes {
     ) -> bool {
         let is_account = |at: &usize| self.holders[*at].is_account;
         !is_account(&holder) && self.usable(need, tried, now).is_ok_and(|left| left.iter().any(is_account))
+    }
+
+    /// Returns the accounts that are for a repository and do not get in.
+    pub(in crate::upstream) fn logged_out(&self, repository: &RepositoryName) -> Vec<usize> {
+        if !self.holders.iter().any(|holder| holder.login.is_closed()) {
+            return Vec::new();
+        }
+        let mut out = self.entitled(repository);
+        out.retain(|at| self.holders[*at].login.is_closed());
+        out
+    }
+
+    /// Notes that an account is proved otherwise by now, so that it may be tried at once.
+    pub(in crate::upstream) fn proved_anew(&mut self, holder: usize) {
+        self.memory.forget(holder);
+        let holder = &mut self.holders[holder];
+        holder.login.succeeded();
+        (holder.refusals, holder.reason) = (0, None);
     }
 
     /// Returns how long an account that does not get in is not tried. One that there is nothing beside is never left

@@ -16,7 +16,11 @@ fn account(credential: Credential) -> Account {
 
 async fn private(auth: Auth, credential: Credential) -> Bench {
     let options = Options { auth, ..Options::default() };
-    let bench = Bench::with(options, |options| options.accounts.push(account(credential))).await;
+    let alone = |options: &mut config::Upstream| {
+        options.accounts.push(account(credential));
+        options.anonymous = false;
+    };
+    let bench = Bench::with(options, alone).await;
     bench.hub.add_account("ann", "hunter2");
     bench.hub.add_identity_token("ann", TOKEN);
     bench.hub.make_private_to(REPOSITORY, "ann");

@@ -175,6 +175,27 @@ async fn an_account_with_a_wrong_password_is_left_out_and_logs_in_once() {
 }
 
 #[tokio::test]
+async fn an_account_whose_password_is_mended_is_used_at_once() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let file = folder.path().join("password");
+    std::fs::write(&file, "wrong").expect("the folder is writable");
+    let credential = Credential::PasswordFile { username: "ann".to_owned(), file: file.clone() };
+    let of_file = |options: &mut config::Upstream| {
+        options.accounts = vec![Account { name: "ann".to_owned(), credential, repositories: Vec::new() }];
+    };
+    let bench = Bench::with(Options::default(), of_file).await;
+    bench.hub.add_account("ann", "right");
+    bench.hub.make_private_to(REPOSITORY, "ann");
+    for _ in 0..3 {
+        assert_eq!(kind_of(bench.pull(REPOSITORY).await), Some(SourceErrorKind::Unauthorized));
+    }
+    assert_eq!(bench.state_of("ann"), LaneState::LoggedOut);
+    std::fs::write(&file, "right").expect("the folder is writable");
+    assert_eq!(bench.lane_of(REPOSITORY).await, "ann via default");
+    assert_eq!(bench.state_of("ann"), LaneState::Open);
+}
+
+#[tokio::test]
 async fn an_account_is_for_its_repositories_alone_and_they_for_it() {
     let bench = bench(&[("acme", &["acme"])]).await;
     for repository in ["acme/app", "acme/deep/app", "acmes/app", "library/x"] {
