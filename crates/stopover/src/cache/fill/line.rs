@@ -38,6 +38,8 @@ const PIECE_SECONDS: f64 = 2.0;
 /// The length of such a piece in bytes, at least and at most.
 const PIECE_BYTES_MIN: u64 = 4 << 20;
 const PIECE_BYTES_MAX: u64 = 64 << 20;
+/// The same before anything was measured for long: some storage sends the first megabytes faster than the rest.
+const PIECE_BYTES_EARLY_MAX: u64 = 16 << 20;
 /// The least that is shared out near the end of a blob, so that all streams end at about the same time: what one brings
 /// in so many seconds, and so many bytes.
 const SHARED_SECONDS: f64 = 0.5;
@@ -70,6 +72,8 @@ pub(super) struct Line {
     /// Streams that bytes come by.
     flowing: usize,
     window: Option<Window>,
+    /// Since when there are streams, and what they brought: what is known before the first window ends.
+    begun: Option<(Instant, u64)>,
     /// What the last window showed.
     pace: Option<Pace>,
     learned_at: Option<Instant>,
@@ -118,6 +122,7 @@ impl Line {
             taken: 0,
             flowing: 0,
             window: None,
+            begun: None,
             pace: None,
             learned_at: None,
             opening: Duration::ZERO,
@@ -160,6 +165,9 @@ impl Line {
         let is_tried =
             self.trial.is_some_and(|trial| now.saturating_duration_since(trial.since) < WINDOW_MAX);
         let begins = self.flowing == 0 || is_tried;
+        if self.flowing == 0 {
+            self.begun = Some((now, 0));
+        }
         self.flowing += 1;
         if begins {
             let settle = self.opening.min(SETTLE_MAX);
@@ -179,6 +187,9 @@ impl Line {
 
     pub(super) fn received(&mut self, now: Instant, bytes: u64) {
         self.count(now);
+        if let Some((_, before)) = &mut self.begun {
+            *before += bytes;
+        }
         let Some(window) = &mut self.window else { return };
         if now < window.since {
             return;
@@ -247,7 +258,8 @@ impl Line {
         let worth = |seconds| self.each(now).map_or(0, |each| (each * seconds) as u64);
         let beside = self.wanted().saturating_sub(self.fills) as u64 + 1;
         let share = (left / beside).max(SHARED_BYTES_MIN).max(worth(SHARED_SECONDS));
-        let len = worth(PIECE_SECONDS).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX).min(share);
+        let longest = if self.pace.is_some() { PIECE_BYTES_MAX } else { PIECE_BYTES_EARLY_MAX };
+        let len = worth(PIECE_SECONDS).clamp(PIECE_BYTES_MIN, longest).min(share);
         // No crumbs: each piece costs a request.
         if left < len + SHARED_BYTES_MIN { left } else { len }
     }
@@ -273,7 +285,20 @@ impl Line {
     }
 
     fn pace_now(&self, now: Instant) -> Option<Pace> {
-        self.pace.or_else(|| self.window?.early_pace(now, self.flowing))
+        self.pace.or_else(|| self.early_pace(now))
+    }
+
+    /// Returns what can be said before the first window ends, if that is more than the first burst of a connection.
+    fn early_pace(&self, now: Instant) -> Option<Pace> {
+        const LASTED_MIN: Duration = Duration::from_millis(20);
+        const BYTES_MIN: u64 = 2 << 20;
+        let (since, bytes) = self.begun?;
+        let lasted = now.saturating_duration_since(since);
+        if self.flowing == 0 || bytes == 0 || (lasted < LASTED_MIN && bytes < BYTES_MIN) {
+            return None;
+        }
+        let seconds = lasted.as_secs_f64().max(0.001);
+        Some(Pace { bytes_per_second: bytes as f64 / seconds, streams: self.flowing as f64 })
     }
 
     /// Counts the time that streams have flowed.
@@ -357,18 +382,6 @@ impl Window {
         let streams = self.stream_seconds / seconds;
         // Also false where no time has passed.
         (streams > 0.0).then(|| Pace { bytes_per_second: self.bytes as f64 / seconds, streams })
-    }
-
-    /// Returns what the window shows before it ends, if that is more than the first burst of a connection.
-    fn early_pace(&self, now: Instant, streams: usize) -> Option<Pace> {
-        const LASTED_MIN: Duration = Duration::from_millis(20);
-        const BYTES_MIN: u64 = 2 << 20;
-        let lasted = now.saturating_duration_since(self.since);
-        if streams == 0 || (lasted < LASTED_MIN && self.bytes < BYTES_MIN) {
-            return None;
-        }
-        let seconds = lasted.as_secs_f64().max(0.001);
-        Some(Pace { bytes_per_second: self.bytes as f64 / seconds, streams: streams as f64 })
     }
 }
 
