@@ -211,6 +211,35 @@ def first_byte(stand, scale):
     yield Line("first byte, cold", "ms", medians(turns), f"{added:+.1f} ms", "≤ +20 ms", added <= 20)
 
 
+def image(stand, scale):
+    """An image with two layers of 45 MB is pulled cold, both at once as by dockerd, where each connection brings 4 MB/s
+    and each answer takes 80 ms. The line would bear more connections; each byte must come once all the same.
+
+    The mirror is started anew for each turn, so it has to find out what the line is like.
+    """
+    size_mb, name, turns, sent = 90, "library/image", [], []
+    hub = stand.hub(latency="80ms", rate="4MB")
+    layers = hub.image(f"{name}:latest=blobs:2x{size_mb // 2}MB")["layers"]
+    for _ in range(scale.turns):
+        servers = {"docker-registry": stand.registry(hub), "Stopover": stand.mirror(hub)}
+        urls = {"bare line": hub.url, **{who: server.url for who, server in servers.items()}}
+        pulls, came = {}, {}
+        for who, url in urls.items():
+            hub.command("reset")
+            if who in servers:
+                get(f"{url}/v2/{name}/manifests/latest")
+            pulls[who] = stand.pull(url, [BLOB.format(name, digest) for digest in layers], len(layers))
+            came[who] = sum(hub.counters()["digests"][digest]["bytes"] for digest in layers) / (size_mb * MB)
+        turns.append({who: size_mb / pull["seconds"]["max"] for who, pull in pulls.items()})
+        sent.append(came)
+        for server in servers.values():
+            stand.drop(server)
+    yield at_least("cold image over connections of 4 MB/s", "MB/s", turns, "bare line", 2)
+    most = {who: max(came[who] for came in sent) for who in sent[0]}
+    ours = most["Stopover"]
+    yield Line("upstream bytes / image, over them", "×", most, f"{ours:.2f}", "1.00", round(ours, 2) == 1)
+
+
 def requests(stand, scale):
     """What one cold pull of an image and 100 warm ones of its tag ask of the Hub."""
     del scale
@@ -279,6 +308,7 @@ ALL = {
     "blobs": blobs,
     "cold": cold,
     "crowd": crowd,
+    "image": image,
     "first-byte": first_byte,
     "requests": requests,
     "memory": memory,
