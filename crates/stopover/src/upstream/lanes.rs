@@ -170,7 +170,16 @@ impl Lanes {
         lane.sent.set_window(quota.window.unwrap_or(WINDOW));
         for at in self.sharers(choice.lane) {
             let lane = &mut self.lanes[at];
-            lane.standing = Standing::Counted { limit: quota.limit, remaining: quota.remaining, heard: now };
+            // Answers overtake one another: of those that were under way together, the one with less is the later.
+            let remaining = match lane.standing {
+                Standing::Counted { limit, remaining, heard }
+                    if limit == quota.limit && choice.at < heard =>
+                {
+                    remaining.min(quota.remaining)
+                }
+                _ => quota.remaining,
+            };
+            lane.standing = Standing::Counted { limit: quota.limit, remaining, heard: now };
             lane.freed = 0;
             let is_news = lane.refused_at.is_none_or(|refused| refused <= choice.at);
             if quota.remaining > 0 && is_news && lane.counted.refusals() <= BELIEVED_REFUSALS_MAX {

@@ -226,6 +226,19 @@ fn of_many_429s_at_once_the_first_counts() {
 }
 
 #[test]
+fn of_answers_that_overtake_one_another_the_one_with_less_is_believed() {
+    let mut bench = Bench::new(&[], &["a"]);
+    let (one, two) = (bench.take(Cost::Counted, "r").unwrap(), bench.take(Cost::Counted, "r").unwrap());
+    bench.got(&two, "r", 100, 98);
+    bench.got(&one, "r", 100, 99);
+    let rest = |bench: &mut Bench| bench.lanes.reports(bench.now)[0].remaining;
+    assert_eq!(rest(&mut bench), Some(98));
+    let later = bench.take(Cost::Free, "r").unwrap();
+    bench.hears(&later, 100, 100, None);
+    assert_eq!(rest(&mut bench), Some(100), "a new window");
+}
+
+#[test]
 fn lanes_that_are_counted_together_are_spent_and_saved_together() {
     let mut bench = Bench::new(&[], &["a", "b"]);
     let (one, two) = (bench.take(Cost::Counted, "r").unwrap(), bench.take(Cost::Counted, "r").unwrap());
