@@ -100,6 +100,16 @@ async fn what_a_spent_quota_does_not_bring_a_mirror_does() {
 }
 
 #[tokio::test]
+async fn a_quota_that_runs_low_is_spared_where_a_mirror_has_it() {
+    let options = asked("low").env("STOPOVER_UPSTREAM__QUOTA_RESERVE", "50");
+    let pair = Pair::with(Options { quota: Some(50), ..Options::default() }, options).await;
+    pair.pull("with no more than the reserve").await;
+    let at_registry = pair.hub.counters();
+    assert_eq!((at_registry.manifest_head, at_registry.manifest_get), (1, 0), "{at_registry:#?}");
+    assert_eq!(pair.other.counters().manifest_get, 2);
+}
+
+#[tokio::test]
 async fn what_a_registry_that_is_down_does_not_bring_a_mirror_does() {
     let pair = Pair::with(Options::default(), asked("low")).await;
     pair.hub.stop_listening().await;
@@ -266,6 +276,7 @@ async fn what_an_account_is_kept_for_never_appears_at_a_mirror() {
     pair.hub.add_account("ann", "pw");
     let private = images::busybox(&pair.hub, "acme/app", "1", images::Format::OciSingle);
     images::busybox(&pair.other, "acme/app", "1", images::Format::OciSingle);
+    pair.hub.make_private("acme/app");
     let reply = pair.mirror.get(&manifest_path("acme/app", "1")).await;
     assert_eq!((reply.status, reply.digest()), (200, private.manifest), "{}", reply.text());
     for blob in private.blobs() {
