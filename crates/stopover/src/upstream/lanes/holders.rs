@@ -57,11 +57,8 @@ impl Holder {
         if self.repositories.is_empty() {
             return Some(0);
         }
-        let name = repository.as_str();
-        let begins = |prefix: &&str| {
-            name.strip_prefix(*prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        self.repositories.iter().map(RepositoryName::as_str).filter(begins).map(str::len).max()
+        let claims = self.repositories.iter().filter(|prefix| repository.is_within(prefix));
+        claims.map(|prefix| prefix.as_str().len()).max()
     }
 }
 
