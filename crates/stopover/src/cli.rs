@@ -249,9 +249,10 @@ fn collect(loaded: Result<Loaded, String>, keep: Keep, run: Run, quiet: bool) ->
 /// Returns what is in force, or what is wrong.
 fn check(file: Option<&Path>, run_as: RunAs) -> Result<String, String> {
     let Loaded { config, warnings, file } = load(file, run_as)?;
-    crate::server::check(&config).map_err(|error| format!("stopover: {error}"))?;
+    let missing = crate::server::check(&config).map_err(|error| format!("stopover: {error}"))?;
     let read = file.map_or("no file".to_owned(), |file| file.display().to_string());
-    let warnings: String = warnings.iter().map(|warning| format!("warning: {warning}\n")).collect();
+    let warnings: String =
+        warnings.iter().chain(&missing).map(|warning| format!("warning: {warning}\n")).collect();
     Ok(format!("ok: read {read} and the environment\n{warnings}\n{}", config.effective()))
 }
 

@@ -184,11 +184,13 @@ pub async fn serve(
     Ok(())
 }
 
-/// Says what is wrong with what the configuration names, its files; starts nothing.
-pub fn check(config: &Config) -> Result<(), ServeError> {
+/// Says what is wrong with what the configuration names, its files; starts nothing. Returns what may be wrong, of what
+/// may come later.
+pub fn check(config: &Config) -> Result<Vec<String>, ServeError> {
     let metrics = Metrics::new();
     Certificates::read(&config.tls, config.http.http2, &metrics)?;
-    route_to_upstreams(config, &metrics, &Clock::default()).map(drop)
+    route_to_upstreams(config, &metrics, &Clock::default())?;
+    Ok(ways_out::warnings(config))
 }
 
 /// Returns the way to every registry that is configured or well known and, where that is wished, to any public one.
@@ -284,6 +286,9 @@ fn limits(config: &Config) -> Limits {
 }
 
 fn announce(config: &Config, pulls: &[Port]) {
+    for warning in ways_out::warnings(config) {
+        tracing::warn!("{warning}");
+    }
     for port in pulls {
         tracing::info!(
             address = %port.listener.address(),

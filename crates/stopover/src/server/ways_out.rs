@@ -2,13 +2,13 @@
 //! patience that a registry's configuration asks for. However many are made of one, they keep to its bandwidth together.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use crate::{
-    config::{self, Way},
+    config::{self, Config, Way},
     egress::{
         Bandwidth, Egress, EgressOptions, Hosts, Proxies, Tls, TlsError, TlsFiles, WayOut, has_address,
     },
@@ -77,17 +77,30 @@ impl WaysOut {
         Ok(egress)
     }
 
-    /// Returns what a way out keeps to; at the first time, says what may be wrong with it.
+    /// Returns what a way out keeps to.
     fn bandwidth(&self, named: &config::Egress) -> Option<Arc<Bandwidth>> {
         let mut bandwidths = self.bandwidths.lock().unwrap_or_else(PoisonError::into_inner);
-        let bandwidth = bandwidths.entry(named.clone()).or_insert_with(|| {
-            if let Way::From(address) = named.way
-                && let Err(error) = has_address(address)
-            {
-                tracing::warn!(egress = named.name, %address, %error, "this machine does not have the address of an egress yet");
-            }
-            named.bandwidth.map(Bandwidth::new)
-        });
-        bandwidth.clone()
+        bandwidths.entry(named.clone()).or_insert_with(|| named.bandwidth.map(Bandwidth::new)).clone()
     }
+}
+
+/// Returns what may be wrong with the ways out to the registries: addresses that this machine does not have. They may come
+/// later, with DHCP or a tunnel.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let others = config.others();
+    let egresses: BTreeMap<_, _> = others
+        .iter()
+        .chain([&config.upstream])
+        .flat_map(|upstream| &upstream.egresses)
+        .map(|egress| (egress.name.as_str(), &egress.way))
+        .collect();
+    let missing = egresses.into_iter().filter_map(|(name, way)| {
+        let Way::From(address) = way else { return None };
+        let cause = has_address(*address).err()?;
+        Some(format!(
+            "the egress {name} sends from {address}, which this machine does not have now ({cause}): until it has, \
+             nothing goes that way"
+        ))
+    });
+    missing.collect()
 }
