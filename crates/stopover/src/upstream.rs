@@ -128,10 +128,12 @@ pub enum OptionsError {
 }
 
 impl Upstream {
-    /// Returns the registry that the options describe, reached by `ways`, of which there is at least one. Sends nothing.
+    /// Returns the registry that the options describe, reached by `ways`, of which there is at least one. Its content keeps
+    /// to `bandwidth`, besides what its ways keep to. Sends nothing.
     pub fn new(
         options: &config::Upstream,
         ways: Vec<WayOut>,
+        bandwidth: Option<Arc<Bandwidth>>,
         metrics: Arc<Metrics>,
         clock: Clock,
     ) -> Result<Arc<Self>, OptionsError> {
@@ -175,7 +177,7 @@ impl Upstream {
             answer_timeout: options.answer_timeout,
             stall_timeout: options.stall_timeout,
             streams_max: options.streams_max,
-            bandwidth: options.bandwidth.map(Bandwidth::new),
+            bandwidth,
         };
         Ok(Arc::new(upstream))
     }

@@ -22,7 +22,7 @@ use super::{OptionsError, Upstream};
 use crate::{
     clock::Clock,
     config::{self, MirrorWhen, Pace, Share},
-    egress::{TlsError, WayOut},
+    egress::{Bandwidth, TlsError, WayOut},
     metrics::Metrics,
     source::{
         Answer, BlobStream, LaneReport, Purpose, Resolved, Source, SourceError, SourceErrorKind, TagPage,
@@ -52,8 +52,11 @@ pub fn source(
     metrics: &Arc<Metrics>,
     clock: &Clock,
 ) -> Result<Arc<dyn Source>, OptionsError> {
+    // Its mirrors' content is its content, so it keeps to the same bandwidth.
+    let bandwidth = options.bandwidth.map(Bandwidth::new);
     let made = |options: &config::Upstream| -> Result<Arc<dyn Source>, OptionsError> {
-        Ok(Upstream::new(options, ways(options)?, Arc::clone(metrics), clock.clone())?)
+        let (metrics, clock) = (Arc::clone(metrics), clock.clone());
+        Ok(Upstream::new(options, ways(options)?, bandwidth.clone(), metrics, clock)?)
     };
     let registry = made(options)?;
     if options.mirrors.is_empty() {
@@ -82,7 +85,6 @@ fn options_of(registry: &config::Upstream, mirror: &config::Mirror) -> config::U
         ca: registry.ca.clone(),
         egresses: registry.egresses.clone(),
         quota_reserve: Share::Count(0),
-        bandwidth: registry.bandwidth,
         connect_timeout: registry.connect_timeout,
         answer_timeout: registry.answer_timeout.min(MIRROR_ANSWER_MAX),
         stall_timeout: registry.stall_timeout.min(STALL_MAX),

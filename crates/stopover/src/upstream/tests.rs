@@ -83,7 +83,7 @@ fn client(
     configure(&mut options);
     let egress = Egress::new(&EgressOptions { proxies: Proxies::Direct, ..EgressOptions::default() });
     let ways = vec![WayOut { name: "default".into(), egress }];
-    Upstream::new(&options, ways, Arc::clone(metrics), clock.clone()).expect("the URL is right")
+    Upstream::new(&options, ways, None, Arc::clone(metrics), clock.clone()).expect("the URL is right")
 }
 
 fn with_account(options: &mut config::Upstream) {

@@ -88,6 +88,24 @@ async fn registries_that_share_a_way_out_share_its_limit() {
     assert!(other.counters().from("127.0.0.2", "cdn") > 0, "a table is for all registries");
 }
 
+/// What comes by a mirror of the registry is the registry's content.
+#[tokio::test]
+async fn a_registry_and_its_mirror_share_a_limit() {
+    const RATE: usize = 5 * MIB;
+    let [of_registry, _] = limits(RATE);
+    let (hub, second) = (Hub::start(Options::default()).await, Hub::start(Options::default()).await);
+    let options = of_registry
+        .env("STOPOVER_UPSTREAM__MIRRORS__SECOND__URL", second.registry_url())
+        .env("STOPOVER_UPSTREAM__MIRRORS__SECOND__WHEN", "first");
+    let here = images::blobs(&hub, REPOSITORY, 1, 6 * MIB as u64)[0];
+    let there = images::blobs(&hub, REPOSITORY, 1, (6 * MIB + 1) as u64)[0];
+    images::blobs(&second, REPOSITORY, 1, (6 * MIB + 1) as u64);
+    let mirror = Mirror::start_with(&hub, options).await;
+    let paths = [blob_path(REPOSITORY, here), blob_path(REPOSITORY, there)];
+    assert_shared("of a registry and its mirror", &mirror, paths, RATE).await;
+    assert!(hub.counters().bytes(&here) > 0 && second.counters().bytes(&there) > 0);
+}
+
 #[tokio::test]
 async fn a_limit_is_no_matter_to_what_is_cached() {
     let hub = Hub::start(Options::default()).await;

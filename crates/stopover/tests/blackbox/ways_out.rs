@@ -1,9 +1,12 @@
 //! The ways out that the configuration names: an address of this machine, a proxy of HTTP or SOCKS, several of them.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use hubsim::{Hub, Options, images};
 
 use crate::{
-    rig::{assert_error, proxy::ForwardProxy, socks::SocksProxy},
+    rig::{assert_error, program::run, proxy::ForwardProxy, socks::SocksProxy},
     support::{Mirror, MirrorOptions, blob_path, manifest_path},
 };
 
@@ -98,6 +101,14 @@ async fn an_address_that_is_not_there_is_told_at_the_start_and_at_use() {
     let hub = Hub::start(Options::default()).await;
     images::busybox(&hub, REPOSITORY, "1", images::Format::OciSingle);
     let mirror = Mirror::start_with(&hub, by("192.0.2.7")).await;
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let checked = run(folder.path(), &["check"], &[(EGRESSES, "192.0.2.7")]).await;
+    assert!(
+        checked.code == Some(0) && checked.out.contains(&format!("warning: {WARNING}")),
+        "{}",
+        checked.out
+    );
+
     let says = |line: &serde_json::Value| line["msg"].as_str().is_some_and(|text| text.contains(WARNING));
     assert_eq!(mirror.until_line("it is warned of", says).await["level"], "warn");
     let reply = mirror.get(&manifest_path(REPOSITORY, "1")).await;
@@ -118,4 +129,40 @@ async fn a_dead_proxy_is_named_without_its_password() {
         assert!(!all.contains("pr0xy-w0rd"), "{all}");
     }
     assert_eq!(hub.counters().total(), 0, "a proxy is not gone around");
+}
+
+#[tokio::test]
+async fn blobs_are_spread_over_two_addresses() {
+    let hub = Hub::start(Options { latency: Duration::from_millis(20), ..Options::default() }).await;
+    let blobs = images::blobs(&hub, REPOSITORY, 8, 1 << 20);
+    let mirror = Mirror::start_with(&hub, by("127.0.0.2, 127.0.0.3")).await;
+    let pull = async |blob| mirror.get(&blob_path(REPOSITORY, blob)).await.digest();
+    let pulls = blobs.iter().map(pull);
+    assert_eq!(join_all(pulls).await, blobs);
+    let counters = hub.counters();
+    let [one, other] = ["127.0.0.2", "127.0.0.3"].map(|address| counters.from(address, "cdn"));
+    assert_eq!(one + other, 8, "by these alone");
+    assert!(one >= 2 && other >= 2, "{one} by the one, {other} by the other");
+}
+
+#[tokio::test]
+async fn of_two_ways_out_one_may_be_dead() {
+    let proxy = ForwardProxy::start().await;
+    let gone = proxy.port();
+    drop(proxy);
+    for dead in [
+        format!("socks5://clerk:pr0xy-w0rd@127.0.0.1:{gone}"),
+        format!("http://clerk:pr0xy-w0rd@127.0.0.1:{gone}"),
+        "192.0.2.7".to_owned(),
+    ] {
+        let hub = Hub::start(Options::default()).await;
+        let image = images::busybox(&hub, REPOSITORY, "1", images::Format::OciIndex);
+        let blobs = images::blobs(&hub, REPOSITORY, 4, 1 << 10);
+        let mirror = Mirror::start_with(&hub, by(&format!("{dead}, 127.0.0.3"))).await;
+        pull(&mirror, &image).await;
+        for blob in blobs {
+            assert_eq!(mirror.get(&blob_path(REPOSITORY, blob)).await.digest(), blob, "{dead}");
+        }
+        assert!(!format!("{:?}{}", mirror.log_lines(), mirror.metrics().await).contains("pr0xy-w0rd"));
+    }
 }

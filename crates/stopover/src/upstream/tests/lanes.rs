@@ -230,7 +230,8 @@ async fn a_way_out_that_leads_nowhere_costs_no_pull() {
     let dead = Proxies::Through("http://127.0.0.1:1".to_owned());
     let ways = vec![way("dead", dead), way("good", Proxies::Direct)];
     let options = config::Upstream { url: hub.registry_url(), ..config::Upstream::default() };
-    let upstream = Upstream::new(&options, ways, Metrics::new(), Clock::default()).expect("the URL is right");
+    let upstream =
+        Upstream::new(&options, ways, None, Metrics::new(), Clock::default()).expect("the URL is right");
     for _ in 0..20 {
         let told = upstream.manifest(&name(REPOSITORY), &tag("latest").into(), Purpose::Missing).await;
         let told = told.expect("the other way works");

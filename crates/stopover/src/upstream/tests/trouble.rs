@@ -134,7 +134,7 @@ async fn an_account_in_the_url_is_no_configuration() {
     let ways = vec![WayOut { name: "default".into(), egress: Egress::new(&EgressOptions::default()) }];
     for url in ["https://ann:hunter2@registry.example", "ftp://registry.example", "registry.example", ""] {
         let options = config::Upstream { url: url.to_owned(), ..config::Upstream::default() };
-        let upstream = Upstream::new(&options, ways.clone(), Metrics::new(), Clock::default());
+        let upstream = Upstream::new(&options, ways.clone(), None, Metrics::new(), Clock::default());
         assert!(upstream.is_err(), "{url}");
     }
 }
