@@ -62,7 +62,7 @@ use self::{
     pace::Pace,
     request::{Ask, Reply, What},
     send::error_body,
-    token::{State, Tokens, locked},
+    token::{State, Tokens, Unproved, locked},
 };
 use crate::{
     clock::Clock,
@@ -150,11 +150,13 @@ impl Upstream {
         let is_more = ways.len() > 1 || !options.accounts.is_empty();
         let names: Vec<Arc<str>> = ways.iter().map(|way| Arc::clone(&way.name)).collect();
         let with_anonymous = accounts.is_empty() || (options.anonymous && is_more);
+        let unproved = if is_more { Unproved::LeftOut } else { Unproved::AsNobody };
         let tokens = |account| {
             Arc::new(Tokens {
                 registry: Arc::clone(&registry),
                 home: Arc::clone(&home),
                 account,
+                unproved,
                 metrics: Arc::clone(&metrics),
                 clock: clock.clone(),
                 answer_timeout: options.answer_timeout,

@@ -170,7 +170,7 @@ impl Upstream {
     ) -> Option<Duration> {
         let holder = on.choice.holder;
         match failure.cause {
-            Cause::Holder | Cause::Login => {
+            Cause::Holder | Cause::Login | Cause::Unproved => {
                 self.holder_failed(need, failure, on, course);
                 course.tried.holders.push(holder);
             }
@@ -195,8 +195,12 @@ impl Upstream {
         let (holder, now) = (on.choice.holder, self.clock.now());
         let found_nothing = course.not_found.as_ref().is_some_and(|(blind, _)| *blind == holder);
         let mut lanes = locked(&self.lanes);
-        let login =
-            (failure.cause == Cause::Login).then(|| lanes.login_failed(holder, &failure.error.message, now));
+        let why = &failure.error.message;
+        let login = match failure.cause {
+            Cause::Login => Some(lanes.login_failed(holder, why, now)),
+            Cause::Unproved => Some(lanes.unproved(holder, why, now)),
+            Cause::Holder | Cause::Way | Cause::TooMany | Cause::Request => None,
+        };
         if !found_nothing && login.is_none_or(|login| login == Login::NotForThis) {
             lanes.does_not_see(holder, need.repository, now);
         }
@@ -216,7 +220,9 @@ impl Upstream {
             on.exit().fuse.failed();
         }
         match failure.cause {
-            Cause::Holder | Cause::Login => course.not_found.map_or(failure.error, |(_, error)| error),
+            Cause::Holder | Cause::Login | Cause::Unproved => {
+                course.not_found.map_or(failure.error, |(_, error)| error)
+            }
             // The first lane to reset says when there is more.
             Cause::TooMany => match self.choose(need, &course.tried) {
                 Err(Closed::Waits(wait) | Closed::Probed(wait)) => failure.after(Some(wait)).error,

@@ -27,6 +27,8 @@ pub(super) enum Cause {
     Holder,
     /// The account itself was refused.
     Login,
+    /// There is nothing now to prove the account by.
+    Unproved,
 }
 
 /// A try that failed.

@@ -130,6 +130,12 @@ pub(super) fn may_send(home: &Home, target: &Uri) -> bool {
     encrypted_enough && home.names(target)
 }
 
+/// Decides whether a token that was sent to `from` may be sent on to where that redirects: within the same place alone,
+/// whatever the operator names.
+pub(super) fn may_keep(from: &Uri, to: &Uri) -> bool {
+    Site::of(from).is_some_and(|site| Site::of(to) == Some(site))
+}
+
 /// Decides how far a request may reach whose URL came from data, or `None` where it may not be sent at all.
 ///
 /// What the operator named may be anywhere. Else it must be public and encrypted, unless the registry itself stands

@@ -274,6 +274,12 @@ impl Lanes {
         if was_out { Login::StillOut } else { Login::Out }
     }
 
+    /// Notes that there is nothing to prove an account by, which leaves it out at once, and says what that means.
+    pub(super) fn unproved(&mut self, holder: usize, why: &str, now: Instant) -> Login {
+        self.holders[holder].has_got_in = false;
+        self.login_failed(holder, why, now)
+    }
+
     /// Notes that an account got in; returns whether it did not before.
     pub(super) fn got_in(&mut self, holder: usize) -> bool {
         let holder = &mut self.holders[holder];

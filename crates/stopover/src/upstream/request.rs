@@ -160,6 +160,14 @@ impl Upstream {
                 spend(response, deadline).await;
                 continue;
             }
+            let challenge = challenge_of(response.headers());
+            if used.as_ref().is_some_and(|used| !used.is_token())
+                && !answered
+                && tokens.has_changed(challenge.as_ref())
+            {
+                spend(response, deadline).await;
+                continue;
+            }
             if let Some(account) = used.as_ref().filter(|used| !used.is_token() && !answered)
                 && tokens.account_refused(&Proof::Basic(account.header.clone()))
             {
@@ -169,7 +177,6 @@ impl Upstream {
                 continue;
             }
             let from_inside = came_from_inside(&response);
-            let challenge = challenge_of(response.headers());
             let Some(challenge) = challenge.filter(|_| used.is_none() && !answered) else {
                 let is_account = used.is_some_and(|used| !used.is_token());
                 let failure = self.refusal(ask, response, deadline).await;
@@ -216,7 +223,7 @@ impl Upstream {
             spend(response, deadline).await;
 
             let site = Site::of(&next);
-            if site != Site::of(&uri) {
+            if !gate::may_keep(&uri, &next) {
                 pass = None;
             }
             elsewhere |= site.as_ref() != Some(&self.home.site);

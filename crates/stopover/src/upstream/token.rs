@@ -42,6 +42,15 @@ impl Pass {
     }
 }
 
+/// What is done where an account cannot be proved now: its file is missing, its program fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unproved {
+    /// The registry is asked without, as ever where there is but one way to ask it.
+    AsNobody,
+    /// The account is left out, and others asked as.
+    LeftOut,
+}
+
 /// How the registry wants to be asked.
 #[derive(Clone)]
 enum Way {
@@ -66,6 +75,7 @@ pub(super) struct Tokens {
     pub(super) registry: Arc<str>,
     pub(super) home: Arc<Home>,
     pub(super) account: Option<Account>,
+    pub(super) unproved: Unproved,
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) answer_timeout: Duration,
@@ -79,8 +89,8 @@ pub(super) struct State {
     /// Scopes that a registry asked for in place of the usual ones.
     odd_scopes: Mutex<HashMap<RepositoryName, String>>,
     known: Mutex<HashMap<Want, Known>>,
-    /// What last proved the account in vain.
-    refused: Mutex<Option<Proof>>,
+    /// What last proved the account in vain; nothing where nothing could.
+    failed: Mutex<Option<Option<Proof>>>,
     flights: Arc<Flights<Want, Result<Token, Failure>>>,
 }
 
@@ -100,7 +110,7 @@ impl Tokens {
         let way = locked(&self.state.way).clone();
         let (realm, service, reach) = match way {
             None => return Ok(None),
-            Some(Way::Basic) => return Ok(self.basic(repository).await),
+            Some(Way::Basic) => return self.basic(repository).await,
             Some(Way::Bearer { realm, service, reach }) => (realm, service, reach),
         };
         let odd_scope = locked(&self.state.odd_scopes).get(repository).cloned();
@@ -125,7 +135,7 @@ impl Tokens {
                 let failure = self.lasting(SourceErrorKind::Unauthorized, "the registry wants an account");
                 Failure { cause: Cause::Holder, ..failure }
             };
-            return self.basic(repository).await.ok_or_else(none);
+            return self.basic(repository).await?.ok_or_else(none);
         };
         let usual_scope = pull_scope(repository);
         let scope = challenge.scope.filter(|scope| !scope.is_empty());
@@ -175,29 +185,57 @@ impl Tokens {
 
     /// Hears that the account itself was refused; returns whether another may come in its stead.
     pub(super) fn account_refused(&self, proof: &Proof) -> bool {
-        *locked(&self.state.refused) = Some(proof.clone());
+        *locked(&self.state.failed) = Some(Some(proof.clone()));
         self.account.as_ref().is_some_and(|account| account.refused(proof))
     }
 
     /// Returns whether the account is proved otherwise by now than when it was last refused, such as by a file that was
     /// mended; forgets then that it was.
     pub(super) async fn is_proved_anew(&self, repository: &RepositoryName) -> bool {
-        let refused = locked(&self.state.refused).clone();
-        let (Some(refused), Some(account)) = (refused, &self.account) else { return false };
-        if account.proof(Some(repository)).await.is_none_or(|proof| proof == refused) {
+        let failed = locked(&self.state.failed).clone();
+        let (Some(failed), Some(account)) = (failed, &self.account) else { return false };
+        let proof = account.proof(Some(repository)).await;
+        if proof.is_none() || proof == failed {
             return false;
         }
-        *locked(&self.state.refused) = None;
+        *locked(&self.state.failed) = None;
         locked(&self.state.known).retain(|_, known| matches!(known, Known::Token(_)));
         true
     }
 
-    /// Returns the account as the registry itself takes it, which no identity token is for.
-    async fn basic(&self, repository: &RepositoryName) -> Option<Pass> {
-        match self.account.as_ref()?.proof(Some(repository)).await? {
-            Proof::Basic(header) => Some(Pass { header, want: None }),
-            Proof::IdentityToken(_) => None,
+    /// Hears the challenge of a registry that refused the account itself; returns whether it is one that wanted Basic
+    /// before and wants something else now, so that it is worth asking how.
+    pub(super) fn has_changed(&self, challenge: Option<&Challenge>) -> bool {
+        let mut way = locked(&self.state.way);
+        let has_changed = matches!(*way, Some(Way::Basic))
+            && challenge.is_some_and(|challenge| challenge.scheme == Scheme::Bearer);
+        if has_changed {
+            *way = None;
         }
+        has_changed
+    }
+
+    /// Returns what proves the account; `None` where there is none, or nobody is asked for one.
+    pub(super) async fn proof(&self, repository: Option<&RepositoryName>) -> Result<Option<Proof>, Failure> {
+        let Some(account) = &self.account else { return Ok(None) };
+        let proof = account.proof(repository).await;
+        match self.unproved {
+            Unproved::LeftOut if proof.is_none() => {
+                *locked(&self.state.failed) = Some(None);
+                let message = format!("the account {} cannot be proved now; the log says why", account.name);
+                let failure = self.lasting(SourceErrorKind::Unauthorized, message);
+                Err(Failure { cause: Cause::Unproved, ..failure })
+            }
+            Unproved::LeftOut | Unproved::AsNobody => Ok(proof),
+        }
+    }
+
+    /// Returns the account as the registry itself takes it, which no identity token is for.
+    async fn basic(&self, repository: &RepositoryName) -> Result<Option<Pass>, Failure> {
+        Ok(match self.proof(Some(repository)).await? {
+            Some(Proof::Basic(header)) => Some(Pass { header, want: None }),
+            Some(Proof::IdentityToken(_)) | None => None,
+        })
     }
 
     /// Decides whether a realm may be asked, and how far that may reach.

@@ -27,13 +27,13 @@ const WORD: &str = "token";
 impl Tokens {
     /// Asks the token service, once.
     pub(super) async fn ask(&self, exit: &Exit, want: &Want) -> Result<(HeaderValue, Duration), Failure> {
-        let proof = self.proof_for(want).await;
+        let proof = self.proof_for(want).await?;
         let mut answer = self.exchange(exit, want, proof.as_ref()).await;
         let refused = |failure: &Failure| {
             matches!(failure.error.kind, SourceErrorKind::Unauthorized | SourceErrorKind::Denied)
         };
         if answer.as_ref().is_err_and(refused) && proof.is_some_and(|proof| self.account_refused(&proof)) {
-            let proof = self.proof_for(want).await;
+            let proof = self.proof_for(want).await?;
             answer = self.exchange(exit, want, proof.as_ref()).await;
         }
         let word = answer.as_ref().map_or_else(|failure| failure.error.kind.as_str(), |_| "ok");
@@ -42,13 +42,12 @@ impl Tokens {
     }
 
     /// Returns what proves the account, where the request wants it and the gate lets it go there.
-    async fn proof_for(&self, want: &Want) -> Option<Proof> {
-        let account = self.account.as_ref().filter(|_| want.with_account)?;
+    async fn proof_for(&self, want: &Want) -> Result<Option<Proof>, Failure> {
         let may_go = |url: Option<Uri>| url.is_some_and(|url| gate::may_send(&self.home, &url));
-        if !may_go(want.url()) || !may_go(want.form_url()) {
-            return None;
+        if !want.with_account || !may_go(want.url()) || !may_go(want.form_url()) {
+            return Ok(None);
         }
-        account.proof(repository_of(&want.scope).as_ref()).await
+        self.proof(repository_of(&want.scope).as_ref()).await
     }
 
     async fn exchange(

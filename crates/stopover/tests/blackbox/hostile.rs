@@ -30,6 +30,7 @@ use crate::{
 const USER: &str = "ann";
 const PASSWORD: &str = "s3cr3t/Pa55+word=";
 const IDENTITY_TOKEN: &str = "1dentity/T0ken+of=ann";
+const OTHERS: &str = "0ther+Pa55/w0rd=";
 /// What the registry grants to whoever proves an account, and to anybody.
 const GRANTED: &str = "gr4nted-to-the-account";
 const FOR_ANYBODY: &str = "gr4nted-to-anybody";
@@ -398,6 +399,49 @@ async fn no_way_to_steer_gets_the_password_of_a_proxy() {
     let heads = proxy.heads().concat().to_lowercase();
     let own = format!("proxy-authorization: basic {}", STANDARD.encode(CLERK)).to_lowercase();
     assert!(heads.contains(&own), "the proxy hears its own: {heads}");
+}
+
+/// Statement 74: an account is for its repositories, and what proves it goes out for no other.
+#[tokio::test]
+async fn an_account_for_some_repositories_is_shown_for_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let lab = Lab::start(true).await;
+    let others = file(folder.path(), "others", OTHERS);
+    let options = MirrorOptions::default()
+        .tags_never_fresh()
+        .env("STOPOVER_LOG__LEVEL", "debug")
+        .account(USER, PASSWORD)
+        .env("STOPOVER_UPSTREAM__ACCOUNTS__BOB__USERNAME", "bob")
+        .env("STOPOVER_UPSTREAM__ACCOUNTS__BOB__PASSWORD_FILE", others)
+        .env("STOPOVER_UPSTREAM__ACCOUNTS__BOB__REPOSITORIES", "bob");
+    let options = lab.trusted(options, folder.path());
+    let secrets: Vec<String> =
+        [PASSWORD, &pair(USER, PASSWORD), OTHERS, &pair("bob", OTHERS)].map(str::to_owned).to_vec();
+    let checked = check(&options, folder.path(), &lab.url).await;
+    assert_holds_none("two accounts, check", &checked, &secrets);
+    let mirror = mirror(options).await;
+    for user in [USER, "bob"] {
+        assert_eq!(mirror.get(&format!("/v2/{user}/plain/tags/list")).await.status, 200, "{user}");
+    }
+    for path in lab.paths() {
+        // What comes of it is not asked here: it is steered the same for both.
+        let _answer = mirror.get(&path.replace("/v2/ann/", "/v2/bob/")).await;
+    }
+    steer("two accounts", &lab, &mirror, &secrets).await;
+    let heard = lab.home.heard();
+    let basic = |user, password| format!("basic {}", STANDARD.encode(pair(user, password))).to_lowercase();
+    for (user, own, other) in [
+        (USER, basic(USER, PASSWORD), basic("bob", OTHERS)),
+        ("bob", basic("bob", OTHERS), basic(USER, PASSWORD)),
+    ] {
+        let is_of = |request: &&str| {
+            request.contains(&format!("scope=repository:{user}/"))
+                || request.contains(&format!("/v2/{user}/"))
+        };
+        let of_user: Vec<&str> = heard.split("\r\n\r\n").filter(is_of).collect();
+        assert!(of_user.iter().any(|request| request.contains(&own)), "{user}: {heard}");
+        assert!(of_user.iter().all(|request| !request.contains(&other)), "{user}: {heard}");
+    }
 }
 
 /// Starts a mirror of the lab; the Hub that every mirror is started beside is not asked.

@@ -86,6 +86,15 @@ fn an_account_goes_nowhere_else() {
         "https://auth.docker.io./token",
         "https://.auth.docker.io/token",
         "https://auth..docker.io/token",
+    ] {
+        assert!(!allowed(&hub, target), "{target}");
+    }
+}
+
+#[test]
+fn an_account_goes_nowhere_that_is_only_spelled_like_home() {
+    let hub = home("docker.io", "https://registry-1.docker.io", &["https://sso.example.com/token"]);
+    for target in [
         // Spellings that other parsers read otherwise.
         "https://auth.docker.io\\@evil.example/token",
         "https://evil.example\\auth.docker.io/token",
@@ -134,6 +143,28 @@ fn an_account_goes_nowhere_else() {
     ] {
         assert!(!allowed(&hub, target), "{target}");
     }
+}
+
+#[test]
+fn a_token_is_kept_within_a_place_and_nowhere_else() {
+    let from = "https://registry-1.docker.io/v2/library/alpine/blobs/sha256:aa";
+    for (to, is_kept) in [
+        ("https://registry-1.docker.io/storage/x", true),
+        ("https://registry-1.docker.io:443/storage/x", true),
+        ("https://REGISTRY-1.docker.io/storage/x", true),
+        ("https://registry-1.docker.io:444/storage/x", false),
+        ("http://registry-1.docker.io/storage/x", false),
+        ("http://registry-1.docker.io:443/storage/x", false),
+        ("https://user@registry-1.docker.io/storage/x", false),
+        ("https://registry-1.docker.io.evil.example/storage/x", false),
+        ("https://auth.docker.io/token", false),
+        ("https://production.cloudflare.docker.com/x", false),
+    ] {
+        let (from, to) = (from.parse().expect("a URL"), to.parse().expect("a URL"));
+        assert_eq!(may_keep(&from, &to), is_kept, "{to}");
+    }
+    let odd = "https://user@registry-1.docker.io/x".parse().expect("a URL");
+    assert!(!may_keep(&odd, &odd), "what is no place is not the same one");
 }
 
 #[test]

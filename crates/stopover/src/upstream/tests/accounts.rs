@@ -6,7 +6,10 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use hubsim::{Auth, Options};
 
 use super::*;
-use crate::config::{Account, Credential};
+use crate::{
+    config::{Account, Credential},
+    source::LaneState,
+};
 
 const TOKEN: &str = "identity-t0ken";
 
@@ -113,4 +116,53 @@ async fn a_registry_token_is_shown_to_the_registry_alone_and_asks_for_none() {
     assert_eq!(counters.token, 0);
     assert!(counters.authorized_at("registry").count() > 0);
     assert_eq!(counters.authorized_at("cdn").count(), 0);
+}
+
+/// Two accounts, the first by a file: while there is none, the other is asked as, and nobody on its lane.
+#[tokio::test]
+async fn an_account_without_its_file_is_left_out_until_the_file_comes() {
+    for auth in [Auth::Bearer, Auth::Basic] {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let path = folder.path().join("secret");
+        let ann = Credential::PasswordFile { username: "ann".to_owned(), file: path.clone() };
+        let bob = Credential::Password { username: "bob".to_owned(), password: Secret::new("b0b") };
+        let bench = Bench::with(Options { auth, ..Options::default() }, |options| {
+            options.anonymous = false;
+            options.accounts = vec![account(ann), Account { name: "bob".to_owned(), ..account(bob) }];
+        })
+        .await;
+        bench.hub.add_account("ann", "hunter2");
+        bench.hub.add_account("bob", "b0b");
+        bench.hub.make_private_to(REPOSITORY, "ann");
+        bench.hub.make_private_to(REPOSITORY, "bob");
+        let state = || {
+            let report = bench.upstream.lanes().into_iter().find(|report| report.account == "ann");
+            report.map(|report| report.state)
+        };
+        for _ in 0..3 {
+            bench.manifest().await.expect("bob may");
+        }
+        assert_eq!(state(), Some(LaneState::LoggedOut), "{auth:?}");
+        fs::write(&path, "hunter2\n").expect("the folder is writable");
+        bench.hub.set_account_quota("bob", Some(0));
+        bench.manifest().await.expect("ann may by now");
+        assert_eq!(state(), Some(LaneState::Open), "{auth:?}");
+        fs::remove_file(&path).expect("it is there");
+        bench.hub.expire_tokens();
+        assert!(
+            bench.manifest().await.is_err(),
+            "{auth:?}: bob's quota is spent, and nobody is not asked as"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_wanted_basic_may_want_tokens_later() {
+    let credential = Credential::Password { username: "ann".to_owned(), password: Secret::new("hunter2") };
+    let bench = private(Auth::Basic, credential).await;
+    bench.manifest().await.expect("ann may");
+    bench.hub.configure(|options| options.auth = Auth::Bearer);
+    bench.manifest().await.expect("its new challenge is heard");
+    bench.hub.configure(|options| options.auth = Auth::Basic);
+    bench.manifest().await.expect("and its old one");
 }
