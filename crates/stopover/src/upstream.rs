@@ -15,6 +15,7 @@ mod ask;
 mod blob;
 mod breaker;
 mod docker_config;
+mod echo;
 mod exit;
 mod failure;
 mod gate;

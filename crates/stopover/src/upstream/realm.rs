@@ -81,13 +81,19 @@ fn pairs(pairs: &[(&str, Option<&str>)]) -> String {
     for (name, value) in pairs {
         let Some(value) = value else { continue };
         let separator = if text.is_empty() { "" } else { "&" };
-        write!(text, "{separator}{name}=").expect("writing to a string cannot fail");
-        for byte in value.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
-                text.push(char::from(byte));
-            } else {
-                write!(text, "%{byte:02X}").expect("writing to a string cannot fail");
-            }
+        text += &format!("{separator}{name}={}", escaped(value));
+    }
+    text
+}
+
+/// Returns a value as it stands in a query or a form.
+pub(super) fn escaped(value: &str) -> String {
+    let mut text = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            write!(text, "%{byte:02X}").expect("writing to a string cannot fail");
         }
     }
     text

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::{
     Upstream,
     ask::OnLane,
+    echo::{Shown, without_echo},
     failure::{Cause, Failure},
     quota::{Cost, Quota},
     request::Ask,
@@ -111,7 +112,11 @@ impl Upstream {
             headers.insert(AUTHORIZATION, pass.clone());
         }
         let deadline = deadline.min(Instant::now() + self.answer_timeout);
-        on.exit().egress.send(request, reach, deadline).await
+        let mut response = on.exit().egress.send(request, reach, deadline).await?;
+        if let Some(pass) = pass {
+            response.extensions_mut().insert(Shown(pass.clone()));
+        }
+        Ok(response)
     }
 }
 
@@ -153,7 +158,10 @@ pub(super) async fn spend(response: Response<Incoming>, deadline: Instant) {
     _ = collect(response.into_body(), ERROR_BYTES_MAX, soon).await;
 }
 
-/// Reads the body of an answer that is not what was asked for.
+/// Reads the body of an answer that is not what was asked for; nothing where it repeats what it was asked with.
 pub(super) async fn error_body(response: Response<Incoming>, deadline: Instant) -> Bytes {
-    collect(response.into_body(), ERROR_BYTES_MAX, deadline).await.unwrap_or_default()
+    let (head, body) = response.into_parts();
+    let body = collect(body, ERROR_BYTES_MAX, deadline).await.unwrap_or_default();
+    let shown = head.extensions.get::<Shown>().and_then(|shown| shown.0.to_str().ok());
+    without_echo(body, shown)
 }

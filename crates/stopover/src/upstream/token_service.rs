@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     account::Proof,
+    echo::without_echo,
     exit::Exit,
     failure::{Cause, Failure, of_status},
     gate::{self, Site},
@@ -91,6 +92,12 @@ impl Tokens {
             return token.ok_or_else(none);
         }
         let asked = asked_wait(head.status, &head.headers);
+        let shown = match proof {
+            Some(Proof::Basic(header)) => header.to_str().ok(),
+            Some(Proof::IdentityToken(token)) => Some(token.expose()),
+            None => None,
+        };
+        let body = without_echo(body, shown);
         let error = of_status(&self.registry, &what, head.status, &body);
         Err(match error.kind {
             SourceErrorKind::TooManyRequests => {

@@ -174,6 +174,9 @@ impl Steer {
         let lower = request.to_lowercase();
         if target.starts_with("/token") {
             // In the query of a GET, or in the form of a POST.
+            if target.contains("token-echo") || request.contains("token-echo") {
+                return echo(request);
+            }
             return match numbered(request, "token-elsewhere-") {
                 Some(row) => moved(307, &self.places()[row]),
                 None => token(if proves(&lower) { GRANTED } else { FOR_ANYBODY }),
@@ -192,6 +195,9 @@ impl Steer {
         }
         if !lower.contains(&format!("authorization: bearer {GRANTED}")) {
             return challenge(&format!("{}/token", self.home));
+        }
+        if target.contains("/echo/") {
+            return echo(request);
         }
         if let Some(row) = numbered(target, "moved-") {
             let status = if target.contains("manifests") { 302 } else { 307 };
@@ -228,6 +234,15 @@ fn token(token: &str) -> String {
 
 fn moved(status: u16, to: &str) -> String {
     said(&format!("{status} Moved\r\nlocation: {to}"), "")
+}
+
+/// Refuses, and repeats all that should be repeated to nobody.
+fn echo(request: &str) -> String {
+    let head =
+        request.lines().find(|line| line.to_lowercase().starts_with("authorization:")).unwrap_or_default();
+    let form = request.split_once("refresh_token=").map_or("", |(_, token)| token);
+    let body = format!(r#"{{"errors":[{{"code":"DENIED","message":"you sent {head} {form}"}}]}}"#);
+    said("403 Forbidden\r\ncontent-type: application/json", &body)
 }
 
 fn linked(next: &str) -> String {
@@ -298,6 +313,8 @@ impl Lab {
         let digest = oci::Digest::of(oci::Algorithm::Sha256, &noise(1, 10));
         let mut paths: Vec<String> =
             (0..steer.realms().len()).map(|row| manifest_path(&format!("ann/realm-{row}"), "1")).collect();
+        paths.push(manifest_path("ann/echo/x", "1"));
+        paths.push(manifest_path("ann/token-echo", "1"));
         for row in 0..steer.places().len() {
             paths.push(manifest_path(&format!("ann/moved-{row}"), "1"));
             paths.push(blob_path(&format!("ann/moved-{row}"), digest));
@@ -347,7 +364,7 @@ async fn steer(name: &str, lab: &Lab, mirror: &Mirror, secrets: &[String]) {
     assert_holds_none(&format!("{name}, metrics"), &mirror.metrics().await, secrets);
 }
 
-/// Promise P9, statements 65 and 66.
+/// Promise P9, statements 65 and 66. Whatever a registry repeats of what it was sent is repeated to nobody else.
 #[tokio::test]
 async fn no_way_to_steer_gets_a_secret_of_any_kind_of_account() {
     for encrypted in [false, true] {
