@@ -4,6 +4,7 @@ All of a row's servers run at the same time and are measured in turns, so that w
 alike. A figure that must be reached is the median of the ratios within one turn.
 """
 
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -303,6 +304,70 @@ def memory(stand, scale):
         stand.drop(server)
 
 
+def image(stand, scale):
+    """A cold image of a dozen layers (70 MB), pulled by dockerd over a line of 4 MB/s a connection and 80 ms an answer:
+    through Stopover as it comes, and through one that does neither prefetch nor fetch parts of a blob side by side.
+    """
+    hub, name = stand.hub(latency="80ms", rate="4MB"), "prom/prometheus"
+    pushed = hub.image(f"{name}:latest=many-layers")
+    plainly = {"STOPOVER_CACHE__PREFETCH": "0", "STOPOVER_UPSTREAM__STREAMS_MAX": "1"}
+    turns, sent = [], {}
+    for _ in range(scale.turns):
+        # dockerd remembers what it had: each pull is a new one's first.
+        servers = {
+            "docker-registry": stand.registry(hub, is_pinned=False),
+            "plain": stand.mirror(hub, is_pinned=False, **plainly),
+            "Stopover": stand.mirror(hub, is_pinned=False),
+        }
+        turn = {}
+        for who, server in servers.items():
+            dockerd = stand.dockerd()
+            hub.command("reset")
+            turn[who] = stand.docker_pull(dockerd, f"{server.url.removeprefix('http://')}/{name}:latest")
+            blobs_sent = hub.counters()["digests"]
+            sent[who] = max(sent.get(who, 0), sum(blobs_sent[digest]["bytes"] for digest in pushed["layers"]))
+            stand.drop(dockerd)
+            stand.drop(server)
+        turns.append(turn)
+    gain = statistics.median(turn["plain"] / turn["Stopover"] for turn in turns)
+    values = medians(turns)
+    what = f"cold pull of an image by dockerd, 4 MB/s a connection (alone: {values.pop('plain'):.1f} s)"
+    yield Line(what, "s", values, f"{gain:.1f} × faster than alone", "≥ 2", gain >= 2)
+    plain = sent.pop("plain")
+    ours = sent["Stopover"] / plain
+    in_mb = {who: count / MB for who, count in sent.items()}
+    yield Line("bytes of layers from upstream", "MB", in_mb, f"{ours:.3f} of those alone", "1.000", round(ours, 3) == 1)
+
+
+def lanes(stand, scale):
+    """500 cold images, pulled by 16 clients at a time, where 3 accounts and 2 addresses may have 100 manifests each."""
+    del scale
+    users = ("ann", "bob", "cy")
+    hub = stand.hub(quota=100)
+    variables = {"STOPOVER_UPSTREAM__EGRESSES": "127.0.0.2,127.0.0.3"}
+    for user in users:
+        hub.command("account", user=user, password=f"secret of {user}")
+        variables[f"STOPOVER_UPSTREAM__ACCOUNTS__{user.upper()}__USERNAME"] = user
+        variables[f"STOPOVER_UPSTREAM__ACCOUNTS__{user.upper()}__PASSWORD"] = f"secret of {user}"
+    names = [f"many/image{number}" for number in range(500)]
+    for name in names:
+        hub.image(f"{name}:latest=oci")
+    server = stand.mirror(hub, **variables)
+
+    def pull(name):
+        try:
+            return len(get(f"{server.url}/v2/{name}/manifests/latest")) == 0
+        except OSError:
+            return True
+
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        failed = sum(pool.map(pull, names))
+    yield few("failed pulls of 500 cold images by 5 lanes of 100", {"Stopover": failed}, 0)
+    counts = sorted(hub.quota().values())
+    spread = 1 - counts[0] / counts[-1] if len(counts) == 5 else 1
+    yield Line("how far apart the lanes' counts are", "%", {"Stopover": 100 * spread}, f"{spread:.0%}", "≤ 10%", spread <= 0.1)
+
+
 ALL = {
     "manifests": manifests,
     "blobs": blobs,
@@ -312,6 +377,8 @@ ALL = {
     "first-byte": first_byte,
     "requests": requests,
     "memory": memory,
+    "image": image,
+    "lanes": lanes,
 }
 
 

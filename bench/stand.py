@@ -143,6 +143,11 @@ class Hub(Server):
         """Pushes an image; returns its digest and those of its layers."""
         return self.command("image", spec=spec)
 
+    def quota(self):
+        """Returns how many GETs have counted, by account and address."""
+        with OPENER.open(f"{self.url}/_hubsim/quota") as answer:
+            return json.load(answer)
+
     def counters(self):
         """Returns what was asked and sent since the last reset."""
         with OPENER.open(f"{self.url}/_hubsim/counters") as answer:
@@ -202,8 +207,8 @@ class Stand:
         command = ["docker-registry", "serve", f"{folder}/config.yml"]
         return self._serve("registry", pinned(command) if is_pinned else command, port, "/v2/", f"{folder}/root")
 
-    def mirror(self, hub, is_pinned=True):
-        """Starts Stopover with an empty store, with one worker where it is kept to one CPU."""
+    def mirror(self, hub, is_pinned=True, name="stopover", **more):
+        """Starts Stopover with an empty store, with one worker where it is kept to one CPU; `more` are variables."""
         folder, port = self._new_folder("stopover"), free_port()
         variables = {
             "REGISTRY_PROXY_REMOTEURL": hub.url,
@@ -211,9 +216,41 @@ class Stand:
             "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": folder,
             "STOPOVER_ADMIN__ADDR": "127.0.0.1:0",
             "STOPOVER_HTTP__WORKERS": "1" if is_pinned else "0",
+            **more,
         }
         command = ["env", *(f"{key}={value}" for key, value in variables.items()), self.stopover, "serve"]
-        return self._serve("stopover", pinned(command) if is_pinned else command, port, "/v2/", folder)
+        return self._serve(name, pinned(command) if is_pinned else command, port, "/v2/", folder)
+
+    def dockerd(self):
+        """Starts a dockerd that has nothing and pulls by the names of mirrors on this machine; returns it. It has no
+        network of its own and runs nothing. Needs root."""
+        folder = self._new_folder("dockerd")
+        arguments = ["--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec", "--pidfile", f"{folder}/pid"]
+        arguments += ["--host", f"unix://{folder}/socket", "--config-file", f"{folder}/daemon.json"]
+        with open(f"{folder}/daemon.json", "w") as file:
+            file.write("{}")
+        log = self._log("dockerd")
+        command = ["dockerd", *arguments, "--iptables=false", "--bridge=none"]
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment)
+        server = self._remember(Server("dockerd", process, f"unix://{folder}/socket", folder))
+        wait_for(lambda: process.poll() is not None or self._docker(server, "info").returncode == 0, "dockerd does not answer")
+        if process.poll() is not None:
+            raise Failed(f"dockerd did not start: {self._tail('dockerd')}")
+        return server
+
+    def docker_pull(self, dockerd, image):
+        """Has dockerd pull an image and forget it again; returns the seconds of the pull."""
+        begun = time.monotonic()
+        pulled = self._docker(dockerd, "pull", "--quiet", image)
+        seconds = time.monotonic() - begun
+        if pulled.returncode != 0:
+            raise Failed(f"docker pull {image} failed: {pulled.stderr}{self._tails()}")
+        self._docker(dockerd, "image", "rm", "--force", image)
+        return seconds
+
+    def _docker(self, dockerd, *arguments):
+        command = ["docker", "--host", dockerd.url, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=self.environment)
 
     def drop(self, server):
         """Ends a server and removes its store."""
