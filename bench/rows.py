@@ -212,7 +212,7 @@ def first_byte(stand, scale):
     yield Line("first byte, cold", "ms", medians(turns), f"{added:+.1f} ms", "≤ +20 ms", added <= 20)
 
 
-def image(stand, scale):
+def streams(stand, scale):
     """An image with two layers of 45 MB is pulled cold, both at once as by dockerd, where each connection brings 4 MB/s
     and each answer takes 80 ms. The line would bear more connections; each byte must come once all the same.
 
@@ -373,7 +373,7 @@ ALL = {
     "blobs": blobs,
     "cold": cold,
     "crowd": crowd,
-    "image": image,
+    "streams": streams,
     "first-byte": first_byte,
     "requests": requests,
     "memory": memory,
