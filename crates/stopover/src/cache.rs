@@ -185,6 +185,12 @@ impl Cache {
         &self.parts.tasks
     }
 
+    /// Has all fills end soon, whoever follows them, and keep what they have: the process is about to end, and a file
+    /// with holes would be of no use to the next.
+    pub fn stop_fills(&self) {
+        self.parts.fills.stop();
+    }
+
     /// Runs file work where it may block. `None` where it panicked, or the process is ending.
     async fn blocking<T: Send + 'static>(
         &self,

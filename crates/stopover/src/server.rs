@@ -58,6 +58,8 @@ const REGIONS_KEPT_MAX: usize = 64;
 const STRANGERS_KEPT_MAX: usize = 256;
 /// How long tasks without a client may take to end.
 const TASKS_WAIT: Duration = Duration::from_secs(2);
+/// How long fills that are cut may take to keep their parts.
+const PARTS_WAIT: Duration = Duration::from_secs(1);
 
 /// Why serving did not start, or broke.
 #[derive(Debug, thiserror::Error)]
@@ -323,6 +325,9 @@ async fn drain(server: http::Server, cache: &Cache, within: Duration, signals: &
         () = tokio::time::sleep(within) => tracing::warn!(?within, "ended: transfers were cut, http.drain_timeout is over"),
         name = signals.next(async || {}) => tracing::warn!(signal = name, "ended: a second signal came, transfers were cut"),
     }
+    cache.stop_fills();
+    cache.tasks().close();
+    let _ = tokio::time::timeout(PARTS_WAIT, cache.tasks().wait()).await;
 }
 
 async fn told(mut stopped: watch::Receiver<bool>) {

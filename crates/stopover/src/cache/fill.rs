@@ -64,7 +64,7 @@ pub(super) struct Fill {
     followers: Mutex<Followers>,
     claims: Mutex<claims::Claims>,
     line: Arc<OnLine>,
-    /// Ends what is fetched beside the filler.
+    /// Ends what is fetched beside the filler, and then the filler.
     stopping: CancellationToken,
 }
 
@@ -111,6 +111,15 @@ impl Fills {
             Filler::new(cache, Arc::clone(&ending.fill)).run().await;
         });
         (follower, false)
+    }
+
+    /// Has every fill end soon and keep its part.
+    pub(super) fn stop(&self) {
+        for fill in self.lock().values() {
+            fill.stopping.cancel();
+            // Its filler may wait for others, who come no further.
+            fill.progress.send_modify(|_| {});
+        }
     }
 
     /// Counts a stream beside the fills' own, as long as what this returns lives.
@@ -249,9 +258,13 @@ impl Fill {
         });
     }
 
-    /// Gives the fill up if nobody follows, has not for a while, and going on would not be cheap. Whoever comes after
+    /// Gives the fill up if it is to stop, or nobody follows, has not for a while, and going on would not be cheap. Whoever comes after
     /// waits for its end and begins another.
     fn abandon(&self, position: u64, size: Option<u64>) -> bool {
+        if self.stopping.is_cancelled() {
+            self.progress.send_modify(|progress| progress.closing = true);
+            return true;
+        }
         let followers = self.lock_followers();
         let is_early = !followers.let_go && followers.last_left.elapsed() < ABANDONED_GRACE;
         if followers.count > 0 || is_early {

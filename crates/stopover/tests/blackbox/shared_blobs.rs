@@ -141,3 +141,22 @@ async fn an_operator_who_allows_one_stream_gets_one_request_for_each_blob() {
     assert_whole(&mirror.get(&blob_path(REPOSITORY, digest)).await, &digest);
     assert_eq!(ranges_of(&hub, &digest), [None]);
 }
+
+#[tokio::test]
+async fn what_several_streams_brought_is_kept_where_the_mirror_is_stopped() {
+    let hub = Hub::start(Options { rate: Some(4_000_000), ..Options::default() }).await;
+    let hasty = MirrorOptions::default().env("STOPOVER_HTTP__DRAIN_TIMEOUT", "10ms");
+    let mut mirror = Mirror::start_with(&hub, hasty).await;
+    let digest = pushed(&hub, &mirror, 1, SIZE).await[0];
+    let mut whole = mirror.open(&blob_path(REPOSITORY, digest), &[]).await;
+    whole.read(2 * MIB).await.expect("the beginning comes");
+    hub.until(|counters| counters.of(&digest).blob_gets >= 3).await;
+    mirror.sigterm();
+    mirror.wait_exit().await;
+    let mirror = mirror.restart().await;
+    hub.configure(|options| options.rate = None);
+    hub.reset_counters();
+    assert_whole(&mirror.get(&blob_path(REPOSITORY, digest)).await, &digest);
+    let seen = hub.counters().of(&digest);
+    assert!(seen.bytes <= SIZE - 2 * MIB as u64, "{seen:?}");
+}
