@@ -296,7 +296,7 @@ impl Source for Upstream {
     }
 
     fn lanes(&self) -> Vec<LaneReport> {
-        locked(&self.lanes).reports(self.clock.now())
+        self.publish(None)
     }
 
     fn thrift(&self, repository: &RepositoryName) -> Thrift {

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     egress::Load,
     metrics::Lane,
-    source::{LaneName, LaneState, SourceError, SourceErrorKind},
+    source::{LaneName, LaneReport, LaneState, SourceError, SourceErrorKind},
 };
 
 /// How often a request is tried again.
@@ -257,8 +257,8 @@ impl Upstream {
         self.exits.iter().map(|exit| exit.now()).collect()
     }
 
-    /// Shows how a lane stands, or all of them, as metrics.
-    pub(super) fn publish(&self, choice: Option<&Choice>) {
+    /// Shows how a lane stands, or all of them, as metrics; returns that.
+    pub(super) fn publish(&self, choice: Option<&Choice>) -> Vec<LaneReport> {
         let now = self.clock.now();
         let reports = {
             let mut lanes = locked(&self.lanes);
@@ -267,7 +267,7 @@ impl Upstream {
                 None => lanes.reports(now),
             }
         };
-        for report in reports {
+        for report in &reports {
             let egress = report.egress.as_deref().unwrap_or_default();
             let lane = Lane { registry: &self.registry, account: &report.account, egress };
             self.metrics.lane_state(lane, &LaneState::ALL.map(LaneState::as_str), report.state.as_str());
@@ -275,6 +275,7 @@ impl Upstream {
                 self.metrics.quota(lane, limit, remaining);
             }
         }
+        reports
     }
 
     /// Says why there is no lane for a request.

@@ -178,9 +178,11 @@ impl Upstream {
             }
             let from_inside = came_from_inside(&response);
             let Some(challenge) = challenge.filter(|_| used.is_none() && !answered) else {
-                let is_account = used.is_some_and(|used| !used.is_token());
                 let failure = self.refusal(ask, response, deadline).await;
-                return Err(if is_account { Failure { cause: Cause::Login, ..failure } } else { failure });
+                let Some(account) = used.filter(|used| !used.is_token()) else { return Err(failure) };
+                // Noted as refused; another was asked for before, where there may be one.
+                _ = tokens.account_refused(&Proof::Basic(account.header));
+                return Err(Failure { cause: Cause::Login, ..failure });
             };
             spend(response, deadline).await;
             answered = true;

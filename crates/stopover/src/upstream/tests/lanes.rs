@@ -196,6 +196,30 @@ async fn an_account_whose_password_is_mended_is_used_at_once() {
 }
 
 #[tokio::test]
+async fn an_account_that_nothing_proves_now_is_left_out_and_nobody_asks_in_its_name() {
+    for auth in [hubsim::Auth::Bearer, hubsim::Auth::Basic] {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let file = folder.path().join("password");
+        let credential = Credential::PasswordFile { username: "acme".to_owned(), file: file.clone() };
+        let of_file = |options: &mut config::Upstream| {
+            let repositories = vec![name("acme")];
+            options.accounts = vec![Account { name: "acme".to_owned(), credential, repositories }];
+        };
+        let bench = Bench::with(Options { auth, ..Options::default() }, of_file).await;
+        bench.hub.add_account("acme", "right");
+        images::busybox(&bench.hub, "acme/app", "latest", images::Format::OciIndex);
+        for _ in 0..3 {
+            assert_eq!(kind_of(bench.pull("acme/app").await), Some(SourceErrorKind::Unauthorized));
+        }
+        let counters = bench.hub.counters();
+        assert_eq!((counters.token, counters.manifest_get), (0, 0), "{counters:#?}");
+        assert_eq!(bench.state_of("acme"), LaneState::LoggedOut);
+        std::fs::write(&file, "right").expect("the folder is writable");
+        assert_eq!(bench.lane_of("acme/app").await, "acme via default");
+    }
+}
+
+#[tokio::test]
 async fn an_account_is_for_its_repositories_alone_and_they_for_it() {
     let bench = bench(&[("acme", &["acme"])]).await;
     for repository in ["acme/app", "acme/deep/app", "acmes/app", "library/x"] {
