@@ -163,7 +163,10 @@ async fn a_429_for_abuse_rests_the_address_and_the_accounts_go_on_by_the_other()
     assert_eq!(hub.quota_used("127.0.0.2"), 0);
     let counters = hub.counters();
     assert!(counters.throttled as usize <= 2 * CLIENTS, "{}", counters.throttled);
-    let state = |state: &str| [format!("state=\"{state}\""), "egress=\"one\"".to_owned()];
+    let state = |state: &str| {
+        let lane = ["registry=\"docker.io\"", "egress=\"one\""].map(str::to_owned);
+        [vec![format!("state=\"{state}\"")], lane.to_vec()].concat()
+    };
     for (word, value) in [("resting", 1.0), ("open", 0.0)] {
         let labels = state(word);
         let labels: Vec<&str> = labels.iter().map(String::as_str).collect();
