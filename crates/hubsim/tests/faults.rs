@@ -138,7 +138,8 @@ async fn faults_of_manifests_are_told_apart_by_method() {
     ];
     for (name, method, check) in table {
         for reference in ["latest".to_owned(), image.manifest.to_string()] {
-            let target = Target { kind: Some(Kind::Manifests), reference: Some(reference), method: None };
+            let target =
+                Target { kind: Some(Kind::Manifests), reference: Some(reference), ..Target::default() };
             hub.fault_on(fault(name), Times::Once, target);
             let got = manifest(&hub, method.clone()).await.expect("the Hub answers");
             assert!(check(&got, &right), "{name}: {} {:?}", got.status, got.headers);

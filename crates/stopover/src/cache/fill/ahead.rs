@@ -37,7 +37,7 @@ struct Part {
 /// How the fetching of a part ended.
 enum Fetched {
     /// It is there, and perhaps another was begun.
-    Whole(Option<Part>),
+    Whole(Option<Box<Part>>),
     /// The fill wants no more.
     Stopped,
 }
@@ -102,7 +102,7 @@ impl Fill {
                 match fill.fetch(&cache, part).await {
                     Ok(Fetched::Whole(part)) => {
                         fill.lock_claims().succeeded();
-                        next = part;
+                        next = part.map(|part| *part);
                     }
                     Ok(Fetched::Stopped) => {}
                     Err(error) => {
@@ -158,7 +158,7 @@ impl Fill {
         if at < claim.end {
             return Err(self.broken(&format_args!("the transfer broke off after {at} bytes")));
         }
-        Ok(Fetched::Whole(next))
+        Ok(Fetched::Whole(next.map(Box::new)))
     }
 
     /// Asks for the next part shortly before one ends, so that no time is lost between them.
