@@ -43,9 +43,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const INDEX: &str = "\
 Stopover, the operator's port
 
-/metrics  for Prometheus
-/livez    200 while the process answers
-/readyz   200 while it takes pulls, also with the registry down; 503 while it starts, stops or is down by hand
+/metrics            for Prometheus
+/livez              200 while the process answers
+/readyz             200 while it takes pulls, also with the registry down; 503 while it starts, stops or is down by hand
 
 /api/v1/quota       what is left of each registry's pull limit, as JSON; `stopover quota` shows it as a table
 
@@ -63,7 +63,7 @@ pub struct Admin {
     pub health: Arc<Health>,
     /// Says whether pulls are taken now.
     pub ready: Box<dyn Fn() -> bool + Send + Sync>,
-    /// Says what is left of each registry's pull limit.
+    /// Says what is left of each registry's pull limit; the metrics are then up to date with that.
     pub quota: Box<dyn Fn() -> Document + Send + Sync>,
 }
 

@@ -19,6 +19,9 @@ pub use table::table;
 /// none changes its meaning.
 pub const PATH: &str = "/api/v1/quota";
 
+/// How the names of mirrors begin, where others have their account's; no account's name has a space.
+const MIRROR: &str = "mirror ";
+
 /// How things stand with every lane: the answer to a GET of [`PATH`].
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Document {
@@ -31,7 +34,7 @@ pub struct Document {
 pub struct Lane {
     /// The registry, such as `docker.io`.
     pub registry: String,
-    /// The account's name in the configuration; `anonymous` without one.
+    /// The account's name in the configuration; `anonymous` without one, and `mirror <name>` for a mirror.
     pub account: String,
     /// The way out; `null` for an account, which goes by any.
     #[serde(default)]
@@ -68,11 +71,14 @@ impl Document {
     pub fn of(reported: Vec<(Arc<str>, Vec<LaneReport>)>, is_configured: impl Fn(&str) -> bool) -> Self {
         let mut document = Self::default();
         for (registry, mut lanes) in reported {
-            if !is_configured(&registry) && !lanes.iter().any(was_asked) {
+            if !is_configured(&registry) && !lanes.iter().any(LaneReport::was_asked) {
                 continue;
             }
-            // Accounts first: they have no way out of their own.
-            lanes.sort_by(|a, b| (&a.egress, &a.account).cmp(&(&b.egress, &b.account)));
+            // Accounts first: they have no way out of their own. Mirrors last: they are somebody else's.
+            let is_mirror = |lane: &LaneReport| lane.account.starts_with(MIRROR);
+            lanes.sort_by(|a, b| {
+                (is_mirror(a), &a.egress, &a.account).cmp(&(is_mirror(b), &b.egress, &b.account))
+            });
             document.lanes.extend(lanes.into_iter().map(|lane| Lane::of(&registry, lane)));
         }
         document
@@ -96,13 +102,13 @@ impl Lane {
         }
     }
 
+    fn is_mirror(&self) -> bool {
+        self.account.starts_with(MIRROR)
+    }
+
     fn is(&self, state: LaneState) -> bool {
         self.state == state.as_str()
     }
-}
-
-fn was_asked(lane: &LaneReport) -> bool {
-    lane.used > 0 || lane.limit.is_some() || lane.counted_for.is_some() || lane.state != LaneState::Open
 }
 
 fn rounded_up(duration: Duration) -> u64 {

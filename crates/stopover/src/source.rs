@@ -144,6 +144,13 @@ pub struct LaneReport {
     pub counted_for: Option<String>,
 }
 
+impl LaneReport {
+    /// Returns whether anything is known of the lane beyond that it is there.
+    pub fn was_asked(&self) -> bool {
+        self.used > 0 || self.limit.is_some() || self.counted_for.is_some() || self.state != LaneState::Open
+    }
+}
+
 /// Whether a lane can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LaneState {

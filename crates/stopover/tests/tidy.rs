@@ -37,7 +37,7 @@ const PLAN: &Plan = &[
     ("cache", &["clock", "flight", "index", "metrics", "oci", "source", "store"]),
     ("collect", &["clock", "index", "oci", "store"]),
     ("http", &["access", "cache", "health", "listen", "log", "metrics", "oci", "route", "source", "tls"]),
-    ("quota", &["config", "source"]),
+    ("quota", &["clock", "config", "source"]),
     ("admin", &["config", "health", "listen", "metrics", "quota"]),
     ("tls", &["config", "metrics"]),
     ("server", &[EVERYTHING]),

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use oci::RepositoryName;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -225,7 +226,13 @@ impl Upstream {
             }
             // The first lane to reset says when there is more.
             Cause::TooMany => match self.choose(need, &course.tried) {
-                Err(Closed::Waits(wait) | Closed::Probed(wait)) => failure.after(Some(wait)).error,
+                Err(Closed::Waits(wait) | Closed::Probed(wait)) => {
+                    let mut error = failure.after(Some(wait)).error;
+                    if let Some(closed) = self.closed_lanes(need.repository) {
+                        error.message = format!("{}; {closed}", error.message);
+                    }
+                    error
+                }
                 _ => failure.error,
             },
             Cause::Way | Cause::Request => failure.error,
@@ -286,7 +293,9 @@ impl Upstream {
         match closed {
             Closed::Down(wait) => return self.does_not_answer(ask, wait).error,
             Closed::Waits(wait) | Closed::Probed(wait) => {
-                return self.waits(ask, "since the registry said 429", wait);
+                let closed = self.closed_lanes(ask.repository);
+                let closed = closed.map(|closed| format!(": {closed}")).unwrap_or_default();
+                return self.waits(ask, &format!("since the registry said 429{closed}"), wait);
             }
             Closed::Reserved => says(
                 Kind::TooManyRequests,
@@ -302,6 +311,11 @@ impl Upstream {
             Closed::Tried => says(Kind::Unavailable, "is not made: no lane is left".into()),
         }
         .error
+    }
+
+    /// Returns which of the lanes for a repository are closed and for how long, for people.
+    fn closed_lanes(&self, repository: &RepositoryName) -> Option<String> {
+        locked(&self.lanes).closed_for(repository, self.clock.now())
     }
 
     fn waits(&self, ask: &Ask<'_>, why: &str, wait: Duration) -> SourceError {

@@ -6,9 +6,13 @@ use oci::RepositoryName;
 
 use super::{Choice, Lane, Lanes, Standing};
 use crate::{
+    clock::in_words,
     config::Share,
     source::{LaneReport, LaneState, Thrift},
 };
+
+/// How many closed lanes a message names.
+const LANES_SHOWN_MAX: usize = 8;
 
 impl Lanes {
     /// Returns whether what is left for a repository, over all lanes that are for it, is worth saving.
@@ -48,6 +52,34 @@ impl Lanes {
     /// Returns the row of a chosen lane.
     pub(in crate::upstream) fn report_of(&self, choice: &Choice, now: Instant) -> LaneReport {
         self.report(choice.lane, now)
+    }
+
+    /// Returns which of the lanes for a repository are closed and for how long, for people: `ann is spent for 5h 12m`.
+    pub(in crate::upstream) fn closed_for(
+        &self,
+        repository: &RepositoryName,
+        now: Instant,
+    ) -> Option<String> {
+        let entitled = self.entitled(repository);
+        let of_repository = |at: &usize| entitled.contains(&self.lanes[*at].holder);
+        let closed = (0..self.lanes.len()).filter(of_repository).filter_map(|at| {
+            let LaneReport { account, egress, state, resets_in, .. } = self.report(at, now);
+            let via = egress.filter(|_| !self.is_single()).map(|egress| format!(" via {egress}"));
+            let how = match state {
+                LaneState::Open => return None,
+                LaneState::Spent => "is spent",
+                LaneState::Resting => "has to rest",
+                LaneState::LoggedOut => "does not get in",
+            };
+            let wait = resets_in.map(|wait| format!(" for {}", in_words(wait)));
+            Some(format!("{account}{} {how}{}", via.unwrap_or_default(), wait.unwrap_or_default()))
+        });
+        let mut closed: Vec<String> = closed.collect();
+        if closed.len() > LANES_SHOWN_MAX {
+            let more = closed.split_off(LANES_SHOWN_MAX - 1).len();
+            closed.push(format!("and so on with {more} more"));
+        }
+        (!closed.is_empty()).then(|| closed.join(", "))
     }
 
     fn report(&self, at: usize, now: Instant) -> LaneReport {
