@@ -446,7 +446,7 @@ impl Default for Upstream {
             mirrors: Vec::new(),
             quota_reserve: Share::Percent(10),
             bandwidth: None,
-            streams_max: 8,
+            streams_max: 16,
             pace: Pace::default(),
             connect_timeout: 3 * SECOND,
             answer_timeout: 10 * SECOND,

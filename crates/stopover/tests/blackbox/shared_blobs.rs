@@ -79,7 +79,7 @@ async fn one_line_for_all_streams_is_not_asked_much_more() {
 async fn a_blob_that_is_not_large_comes_by_one_request_as_ever() {
     let hub = Hub::start(Options { rate: Some(6_000_000), ..Options::default() }).await;
     let mirror = Mirror::start(&hub).await;
-    let digest = pushed(&hub, &mirror, 1, 15 << 20).await[0];
+    let digest = pushed(&hub, &mirror, 1, 7 << 20).await[0];
     assert_whole(&mirror.get(&blob_path(REPOSITORY, digest)).await, &digest);
     assert_eq!(ranges_of(&hub, &digest), [None]);
 }

@@ -14,7 +14,7 @@ use tokio::task::{JoinError, JoinHandle};
 use super::{
     Fill, SHARED_BLOB_BYTES_MIN,
     incoming::{Batch, Incoming},
-    streams::{Asked, Stream},
+    streams::{Asked, Large, Stream},
 };
 use crate::{
     cache::{Cache, Error, absent::Wanted, progress::End, retry::Retry},
@@ -61,6 +61,8 @@ pub(super) struct Filler {
     /// What was asked for ahead of the end of what comes.
     next: Option<Asked>,
     retry: Retry,
+    /// Held where the blob may be fetched in parts.
+    large: Option<Large>,
 }
 
 impl Filler {
@@ -78,6 +80,7 @@ impl Filler {
             writing: None,
             next: None,
             retry: Retry::default(),
+            large: None,
         }
     }
 
@@ -105,6 +108,7 @@ impl Filler {
         }
         self.make_spool().await?;
         self.fit_what_was_taken_up().await?;
+        self.note_large();
         loop {
             self.skip_present().await?;
             if Some(self.position) == self.size {
@@ -367,7 +371,16 @@ impl Filler {
 
     fn set_size(&mut self, size: u64) {
         if self.size.replace(size) != Some(size) {
+            self.note_large();
             self.fill.progress.send_modify(|progress| progress.size = Some(size));
+        }
+    }
+
+    /// Tells the line where the blob is known to be large.
+    fn note_large(&mut self) {
+        let size = self.size.or(self.expected_size);
+        if self.large.is_none() && size.is_some_and(|size| size >= SHARED_BLOB_BYTES_MIN) {
+            self.large = Some(Large::new(&self.fill.line));
         }
     }
 

@@ -48,7 +48,7 @@ const SHARED_BYTES_MIN: u64 = 2 << 20;
 const STRETCH_BYTES_MIN: u64 = 64 << 20;
 const STRETCH_SECONDS: f64 = 10.0;
 /// Blobs below this come by one request.
-pub(super) const SHARED_BLOB_BYTES_MIN: u64 = 16 << 20;
+pub(super) const SHARED_BLOB_BYTES_MIN: u64 = 8 << 20;
 /// How early the next piece is asked for: this many times as long as opening a stream took of late, and so many seconds.
 const LEAD_OPENINGS: f64 = 1.2;
 const LEAD_SECONDS: f64 = 0.02;
@@ -67,6 +67,8 @@ pub(super) struct Line {
     barrier: Option<(usize, Instant)>,
     rest: Duration,
     fills: usize,
+    /// Those of them whose blob is large enough to be fetched in parts.
+    large: usize,
     /// Streams that fetch or are about to, but for those near their end that have somebody to follow them.
     taken: usize,
     /// Streams that bytes come by.
@@ -119,6 +121,7 @@ impl Line {
             barrier: None,
             rest: REST_FIRST,
             fills: 0,
+            large: 0,
             taken: 0,
             flowing: 0,
             window: None,
@@ -148,6 +151,17 @@ impl Line {
         self.fills -= 1;
     }
 
+    /// A fill turns out to be of a blob that may be fetched in parts. Small ones are soon over, and do not count where it is
+    /// asked how many streams each may have.
+    pub(super) fn begin_large(&mut self) {
+        self.large += 1;
+    }
+
+    /// Such a fill has ended.
+    pub(super) fn end_large(&mut self) {
+        self.large -= 1;
+    }
+
     /// A stream is about to be opened.
     pub(super) fn take(&mut self) {
         self.taken += 1;
@@ -164,13 +178,15 @@ impl Line {
         self.opening = if self.opening.is_zero() { took } else { (self.opening + took) / 2 };
         let is_tried =
             self.trial.is_some_and(|trial| now.saturating_duration_since(trial.since) < WINDOW_MAX);
-        let begins = self.flowing == 0 || is_tried;
-        if self.flowing == 0 {
+        let begins = self.flowing == 0;
+        if begins {
             self.begun = Some((now, 0));
         }
         self.flowing += 1;
-        if begins {
-            let settle = self.opening.min(SETTLE_MAX);
+        if begins || is_tried {
+            // The first are measured at once: if they come up to their speed only later, more of them are tried too soon, and
+            // what is tried is measured in its turn.
+            let settle = if begins { Duration::ZERO } else { self.opening.min(SETTLE_MAX) };
             let since = if settle < SETTLE_MIN { now } else { now + settle };
             self.window = Some(Window { since, counted_to: since, bytes: 0, stream_seconds: 0.0 });
         }
@@ -256,7 +272,7 @@ impl Line {
     /// Returns how many of the `left` bytes of a blob that nobody fetches yet a further stream asks for.
     pub(super) fn piece(&self, now: Instant, left: u64) -> u64 {
         let worth = |seconds| self.each(now).map_or(0, |each| (each * seconds) as u64);
-        let beside = self.wanted().saturating_sub(self.fills) as u64 + 1;
+        let beside = self.wanted().saturating_sub(self.large) as u64 + 1;
         let share = (left / beside).max(SHARED_BYTES_MIN).max(worth(SHARED_SECONDS));
         let longest = if self.pace.is_some() { PIECE_BYTES_MAX } else { PIECE_BYTES_EARLY_MAX };
         let len = worth(PIECE_SECONDS).clamp(PIECE_BYTES_MIN, longest).min(share);
@@ -275,8 +291,8 @@ impl Line {
     /// Returns whether no stream will be added to those that every fill has, for a while.
     fn is_alone(&self, now: Instant) -> bool {
         let is_fast = self.pace_now(now).is_some_and(|pace| pace.bytes_per_second >= FAST);
-        let rests = self.barrier.is_some_and(|(streams, until)| now < until && streams <= self.fills);
-        self.fills >= self.streams_max || is_fast || (rests && self.wanted() <= self.fills)
+        let rests = self.barrier.is_some_and(|(streams, until)| now < until && streams <= self.large);
+        self.large >= self.streams_max || is_fast || (rests && self.wanted() <= self.large)
     }
 
     /// Returns what one stream brings, in bytes a second.
@@ -346,11 +362,11 @@ impl Line {
         self.rest = (self.rest * 2).min(REST_LAST);
     }
 
-    /// Begins a trial, if all streams that are wanted are there and more are allowed.
+    /// Begins a trial, if all streams that are wanted are there and more are allowed. Their number may change while they are
+    /// measured, as small blobs come and go: what counts is what each brings.
     fn try_more(&mut self, now: Instant, pace: Pace) {
-        let streams = pace.streams.round() as usize;
-        let is_steady = self.taken == self.flowing && (pace.streams - self.taken as f64).abs() < 0.3;
-        if pace.bytes_per_second >= FAST || !is_steady || streams < self.wanted() || !self.may_share() {
+        let streams = self.taken.max(pace.streams.round() as usize);
+        if pace.bytes_per_second >= FAST || streams < self.wanted() || !self.may_share() {
             return;
         }
         // At first in great steps, since blobs are soon over; after a disappointment one by one.
@@ -365,6 +381,7 @@ impl Line {
                 doubts: 0,
                 windows_left: TRIAL_WINDOWS_MAX,
             };
+            tracing::debug!(?trial, "more streams are tried");
             self.trial = Some(trial);
         }
     }

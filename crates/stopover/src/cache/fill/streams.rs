@@ -58,6 +58,22 @@ impl OnLine {
     }
 }
 
+/// Says that a fill's blob may be fetched in parts, as long as it lives.
+pub(super) struct Large(Arc<OnLine>);
+
+impl Large {
+    pub(super) fn new(on: &Arc<OnLine>) -> Self {
+        on.with(|line, _| line.begin_large());
+        Self(Arc::clone(on))
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        self.0.with(|line, _| line.end_large());
+    }
+}
+
 /// A stream, from when it is asked for to its end.
 pub(super) struct Stream {
     on: Arc<OnLine>,
