@@ -310,14 +310,14 @@ def image(stand, scale):
     """
     hub, name = stand.hub(latency="80ms", rate="4MB"), "prom/prometheus"
     pushed = hub.image(f"{name}:latest=many-layers")
-    plainly = {"STOPOVER_CACHE__PREFETCH": "0", "STOPOVER_UPSTREAM__STREAMS_MAX": "1"}
+    plainly = {"STOPOVER_UPSTREAM__STREAMS_MAX": "1"}
     turns, sent = [], {}
     for _ in range(scale.turns):
         # dockerd remembers what it had: each pull is a new one's first.
         servers = {
             "docker-registry": stand.registry(hub, is_pinned=False),
             "plain": stand.mirror(hub, is_pinned=False, **plainly),
-            "Stopover": stand.mirror(hub, is_pinned=False),
+            "Stopover": stand.mirror(hub, is_pinned=False, STOPOVER_CACHE__PREFETCH="4"),
         }
         turn = {}
         for who, server in servers.items():

@@ -216,6 +216,8 @@ class Stand:
             "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": folder,
             "STOPOVER_ADMIN__ADDR": "127.0.0.1:0",
             "STOPOVER_HTTP__WORKERS": "1" if is_pinned else "0",
+            # Rows ask for a manifest and then measure its blobs one by one: they must not come by themselves.
+            "STOPOVER_CACHE__PREFETCH": "0",
             **more,
         }
         command = ["env", *(f"{key}={value}" for key, value in variables.items()), self.stopover, "serve"]
