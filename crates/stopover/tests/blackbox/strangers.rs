@@ -3,7 +3,11 @@
 //! The mirror runs with a `/etc/hosts` and a resolver of its own, by a mount that it alone sees: so names lead where a
 //! hostile name server would have them lead, and every lookup and every connection is counted. Mounting needs root.
 
-use std::{fs, net::UdpSocket, path::PathBuf};
+use std::{
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    path::PathBuf,
+};
 
 use hubsim::{Hub, Options};
 use tempfile::TempDir;
@@ -13,9 +17,8 @@ use crate::{
     support::{Mirror, MirrorOptions, Reply, until},
 };
 
-/// Where the traps are: addresses of this machine that nothing else uses.
+/// Stands below for the address of the traps, which [`own_address`] makes for each run.
 const TRAP: &str = "127.66.0.1";
-const RESOLVER: &str = "127.66.0.53";
 
 /// Names as a hostile name server would have them.
 const NAMES: &[(&str, &str)] = &[
@@ -147,30 +150,46 @@ struct Net<'a> {
     _folder: TempDir,
 }
 
-/// What must not be reached, each at an address that is there once.
+/// What must not be reached: a registry and a resolver, both at their usual ports, so at an address of their own.
 struct Traps {
+    address: Ipv4Addr,
     trap: Honey,
     resolver: UdpSocket,
 }
 
 impl Traps {
     async fn set() -> Self {
-        let resolver = UdpSocket::bind((RESOLVER, 53)).expect("nothing else listens there");
+        let address = own_address(std::process::id());
+        let resolver = UdpSocket::bind((address, 53)).expect("nothing else listens there");
         resolver.set_nonblocking(true).unwrap();
-        Self { trap: Honey::on(&format!("{TRAP}:443")).await, resolver }
+        Self { address, trap: Honey::on(&format!("{address}:443")).await, resolver }
     }
+
+    /// Returns `text` with the address of these traps where it has that of the tables.
+    fn lead(&self, text: &str) -> String {
+        text.replace(TRAP, &self.address.to_string())
+    }
+}
+
+/// Returns an address of this machine, 127.64.0.0 or above, that no other run of the tests has: two may run at once.
+fn own_address(process: u32) -> Ipv4Addr {
+    // A process id has 22 bits at most.
+    let [_, high, middle, low] = process.to_be_bytes();
+    Ipv4Addr::new(127, 64 | (high & 63), middle, low)
 }
 
 async fn net(traps: &Traps, change: impl FnOnce(MirrorOptions) -> MirrorOptions) -> Net<'_> {
     let folder = TempDir::new().unwrap();
-    let hosts: String = NAMES.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+    let hosts: String =
+        NAMES.iter().map(|(name, address)| format!("{} {name}\n", traps.lead(address))).collect();
     let write = |name: &str, text: &str| -> PathBuf {
         let path = folder.path().join(name);
         fs::write(&path, text).unwrap();
         path
     };
     let hosts = write("hosts", &format!("{hosts}127.0.0.1 localhost\n8.8.4.4 public.evil.dev\n"));
-    let resolver_file = write("resolv", &format!("nameserver {RESOLVER}\noptions timeout:1 attempts:1\n"));
+    let resolver_file =
+        write("resolv", &format!("nameserver {}\noptions timeout:1 attempts:1\n", traps.address));
     let hub = Hub::start(Options::default()).await;
     let options = MirrorOptions::default().seeing_names(&hosts, &resolver_file);
     let mirror = Mirror::start_with(&hub, change(options)).await;
@@ -211,7 +230,8 @@ async fn no_name_that_a_client_makes_up_is_connected_to() {
 
 async fn odd_names_are_refused_by_their_looks(net: &Net<'_>, open: &str) {
     assert!(ODD.len() >= 60);
-    for ns in ODD {
+    let odd: Vec<String> = ODD.iter().map(|name| net.traps.lead(name)).collect();
+    for ns in &odd {
         let reply = net.by_ns(ns).await;
         let refused = (reply.status, reply.error_code());
         assert_eq!(refused, (404, "NAME_UNKNOWN".to_owned()), "open={open} ns={ns}: {}", reply.text());
@@ -224,7 +244,7 @@ async fn odd_names_are_refused_by_their_looks(net: &Net<'_>, open: &str) {
         net.assert_silent(ns);
     }
     // The same before the API's own path: there is no such path.
-    for prefix in ODD.iter().filter(|odd| !odd.contains('/') && !odd.starts_with("%5B") && **odd != "..") {
+    for prefix in odd.iter().filter(|odd| !odd.contains('/') && !odd.starts_with("%5B") && *odd != "..") {
         for path in
             [format!("/{prefix}/v2/org/app/manifests/latest"), format!("/{prefix}/org/app/manifests/latest")]
         {
@@ -237,14 +257,16 @@ async fn odd_names_are_refused_by_their_looks(net: &Net<'_>, open: &str) {
     for host in
         ["loopback.evil.dev", "127.66.0.1:443", "metadata.google.internal", "user@loopback.evil.dev", ""]
     {
+        let host = net.traps.lead(host);
         let request = format!("GET /v2/ HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
         crate::support::exchange(net.mirror.address(), request).await;
-        net.assert_silent(host);
+        net.assert_silent(&host);
     }
     // As a repository's first part such a name is a name, at the default registry and nowhere else.
     for first in
         ["127.66.0.1", "169.254.169.254", "localhost", "metadata.google.internal", "0x7f000001", "x.test"]
     {
+        let first = net.traps.lead(first);
         net.mirror.get(&format!("/v2/{first}/app/manifests/latest")).await;
         assert_eq!((net.traps.trap.connections(), net.lookups()), (0, 0), "open={open} {first}");
     }
