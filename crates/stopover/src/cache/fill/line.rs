@@ -35,6 +35,10 @@ const LEARNED_TTL: Duration = Duration::from_secs(600);
 const FAST: f64 = (200 << 20) as f64;
 /// How long a piece takes that one stream asks for, so that a request costs little beside it.
 const PIECE_SECONDS: f64 = 2.0;
+/// The same while it is tried whether more streams bring more. If they do not, whoever reads in order gets no more of a
+/// piece that comes beside than its share of the line until the piece before it is there, and then all of it at once: more than
+/// a hundred readers can be given in the time that is left.
+const TRIED_PIECE_SECONDS: f64 = 0.1;
 /// The length of such a piece in bytes, at least and at most.
 const PIECE_BYTES_MIN: u64 = 4 << 20;
 const PIECE_BYTES_MAX: u64 = 64 << 20;
@@ -275,7 +279,8 @@ impl Line {
         let beside = self.wanted().saturating_sub(self.large) as u64 + 1;
         let share = (left / beside).max(SHARED_BYTES_MIN).max(worth(SHARED_SECONDS));
         let longest = if self.pace.is_some() { PIECE_BYTES_MAX } else { PIECE_BYTES_EARLY_MAX };
-        let len = worth(PIECE_SECONDS).clamp(PIECE_BYTES_MIN, longest).min(share);
+        let seconds = if self.trial.is_some() { TRIED_PIECE_SECONDS } else { PIECE_SECONDS };
+        let len = worth(seconds).clamp(PIECE_BYTES_MIN, longest).min(share);
         // No crumbs: each piece costs a request.
         if left < len + SHARED_BYTES_MIN { left } else { len }
     }

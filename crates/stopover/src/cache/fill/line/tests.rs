@@ -193,6 +193,27 @@ fn one_line_for_all_is_left_to_as_many_streams_as_there_must_be() {
 }
 
 #[test]
+fn pieces_are_short_while_it_is_tried_whether_more_streams_bring_more() {
+    let mut line = Line::new(8);
+    let mut now = Instant::now();
+    line.begin_fill(now);
+    line.begin_large();
+    line.take();
+    line.opened(now, Duration::from_millis(1));
+    while line.trial.is_none() {
+        now += STEP;
+        line.received(now, 40 * MB / 100);
+    }
+    assert_eq!(
+        line.piece(now, 400 * MB),
+        PIECE_BYTES_MIN,
+        "half of the blob would come in one burst at its end"
+    );
+    line.trial = None;
+    assert_eq!(line.piece(now, 400 * MB), PIECE_BYTES_MAX);
+}
+
+#[test]
 fn a_line_that_holds_some_connections_gets_about_so_many() {
     let way = Way { all: 16e6, ..SLOW_CONNECTIONS };
     let mut simulation = Simulation::new(way);
