@@ -109,8 +109,9 @@ struct Pace {
 /// More streams, until it is known what they bring.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
-    since: Instant,
     before: Pace,
+    /// The most streams that bytes came by at once since it began, and before.
+    flowing_most: usize,
     streams: usize,
     doubts: u32,
     windows_left: u32,
@@ -180,13 +181,17 @@ impl Line {
     pub(super) fn opened(&mut self, now: Instant, took: Duration) {
         self.count(now);
         self.opening = if self.opening.is_zero() { took } else { (self.opening + took) / 2 };
-        let is_tried =
-            self.trial.is_some_and(|trial| now.saturating_duration_since(trial.since) < WINDOW_MAX);
         let begins = self.flowing == 0;
         if begins {
             self.begun = Some((now, 0));
         }
         self.flowing += 1;
+        // Of the streams that are tried, those that take the place of others change nothing that is measured.
+        let is_tried = self.trial.as_mut().is_some_and(|trial| {
+            let is_further = self.flowing > trial.flowing_most;
+            trial.flowing_most = trial.flowing_most.max(self.flowing);
+            is_further
+        });
         if begins || is_tried {
             // The first are measured at once: if they come up to their speed only later, more of them are tried too soon, and
             // what is tried is measured in its turn.
@@ -380,8 +385,8 @@ impl Line {
         let tried = (streams + step).min(self.streams_max).min(limit);
         if tried > streams {
             let trial = Trial {
-                since: now,
                 before: pace,
+                flowing_most: self.flowing,
                 streams: tried,
                 doubts: 0,
                 windows_left: TRIAL_WINDOWS_MAX,

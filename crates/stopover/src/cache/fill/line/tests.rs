@@ -193,6 +193,17 @@ fn one_line_for_all_is_left_to_as_many_streams_as_there_must_be() {
 }
 
 #[test]
+fn two_short_blobs_are_enough_to_find_out_that_more_streams_bring_nothing() {
+    let way = Way { all: 40e6, opening: Duration::from_millis(3), noise: 0.05, streams_max: 16, ..ONE_LINE };
+    let mut simulation = Simulation::new(way);
+    simulation.fetch(&[40 * MB]);
+    simulation.fetch(&[40 * MB]);
+    assert!(simulation.line.trial.is_none() && simulation.line.barrier.is_some());
+    simulation.fetch(&[40 * MB]);
+    assert_eq!(simulation.requests, 1);
+}
+
+#[test]
 fn pieces_are_short_while_it_is_tried_whether_more_streams_bring_more() {
     let mut line = Line::new(8);
     let mut now = Instant::now();
